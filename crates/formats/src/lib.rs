@@ -1,0 +1,1 @@
+//! Containers of model weights: detect, read lazily, validate, write.

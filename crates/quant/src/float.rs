@@ -1,0 +1,1 @@
+//! Slices of one float type to another.

@@ -1,0 +1,12 @@
+//! Quantization schemes: planes and grids, encoders and decoders, recipes.
+
+mod error;
+pub mod float;
+pub mod ggml;
+pub mod mlx;
+mod registry;
+mod scheme;
+
+pub use error::Error;
+pub use registry::{nearest, register, scheme, schemes};
+pub use scheme::{Family, Grid, Importance, Packing, Plane, PlaneType, Scheme, SchemeRef};

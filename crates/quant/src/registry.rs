@@ -1,0 +1,55 @@
+//! Every scheme, by name. Adding one costs its file and one line in the list of its family.
+
+use std::sync::RwLock;
+
+use crate::{Error, SchemeRef};
+
+static USER: RwLock<Vec<SchemeRef>> = RwLock::new(Vec::new());
+
+/// All schemes: the built-in ones, then those registered from outside.
+pub fn schemes() -> Vec<SchemeRef> {
+    let mut all = crate::ggml::SCHEMES.to_vec();
+    all.extend(crate::mlx::schemes());
+    all.extend(USER.read().unwrap_or_else(|e| e.into_inner()).iter());
+    all
+}
+
+/// The scheme of this name; upper or lower case.
+pub fn scheme(name: &str) -> Result<SchemeRef, Error> {
+    let all = schemes();
+    if let Some(found) = all.iter().find(|s| s.name().eq_ignore_ascii_case(name)) {
+        return Ok(*found);
+    }
+    Err(Error::Unknown { name: name.into(), suggestion: nearest(name, all.iter().map(|s| s.name())).map(String::from) })
+}
+
+/// Adds a scheme of one's own. It lives until the process ends.
+pub fn register(scheme: Box<dyn crate::Scheme>) -> Result<SchemeRef, Error> {
+    if self::scheme(scheme.name()).is_ok() {
+        return Err(Error::Recipe(format!("a scheme called {:?} is registered already", scheme.name())));
+    }
+    let leaked: SchemeRef = Box::leak(scheme);
+    USER.write().unwrap_or_else(|e| e.into_inner()).push(leaked);
+    Ok(leaked)
+}
+
+/// The candidate that takes the fewest edits, if it is near enough to be a slip of the keyboard.
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_lowercase();
+    candidates.map(|c| (edits(&name, c), c)).min().filter(|(n, _)| *n <= 1 + name.len() / 4).map(|(_, c)| c)
+}
+
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let keep = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = keep.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,1 @@
+//! Memory and pipelines of Windlass.

@@ -1,0 +1,1 @@
+//! Tokenizers and chat templates, from tokenizer.json and from GGUF.

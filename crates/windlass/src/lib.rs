@@ -1,0 +1,1 @@
+//! Windlass: opens, converts, quantizes, runs and fine-tunes large language models.
