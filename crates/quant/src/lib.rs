@@ -6,6 +6,7 @@ pub mod ggml;
 pub mod mlx;
 mod registry;
 mod scheme;
+pub mod simd;
 
 pub use error::Error;
 pub use registry::{nearest, register, scheme, schemes};

@@ -8,7 +8,7 @@ static USER: RwLock<Vec<SchemeRef>> = RwLock::new(Vec::new());
 
 /// All schemes: the built-in ones, then those registered from outside.
 pub fn schemes() -> Vec<SchemeRef> {
-    let mut all = crate::ggml::SCHEMES.to_vec();
+    let mut all = crate::ggml::schemes();
     all.extend(crate::mlx::schemes());
     all.extend(USER.read().unwrap_or_else(|e| e.into_inner()).iter());
     all

@@ -164,7 +164,10 @@ impl PackedLayout for Packing {
             return Err(format!("rows of {columns} values are not whole blocks of {}", self.scheme.block()));
         }
         let product = |shape: Vec<usize>, size: usize| {
-            shape.iter().try_fold(size as u64, |n, d| n.checked_mul(*d as u64)).ok_or_else(|| format!("{shape:?} is too large"))
+            shape
+                .iter()
+                .try_fold(size as u64, |n, d| n.checked_mul(*d as u64))
+                .ok_or_else(|| format!("{shape:?} is too large"))
         };
         let planes = self.scheme.planes().iter().enumerate();
         planes.map(|(i, p)| product(self.scheme.plane_shape(i, shape), self.plane_type(p).size())).collect()

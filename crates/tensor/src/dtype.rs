@@ -76,7 +76,9 @@ impl DType {
     /// same type; another size is an error.
     pub fn register(name: &str, size: usize) -> Result<DType, Error> {
         if size == 0 || name.is_empty() {
-            return Err(Error::Argument(format!("an element type needs a name and a size, got {name:?} of {size} bytes")));
+            return Err(Error::Argument(format!(
+                "an element type needs a name and a size, got {name:?} of {size} bytes"
+            )));
         }
         if let Some(known) = DType::from_name(name) {
             return if known.size() == size {

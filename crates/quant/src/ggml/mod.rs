@@ -2,5 +2,12 @@
 
 use crate::SchemeRef;
 
-/// All of them, in GGML's order of types.
-pub static SCHEMES: &[SchemeRef] = &[];
+mod k;
+mod lattice;
+mod legacy;
+mod small;
+
+/// All of them.
+pub fn schemes() -> Vec<SchemeRef> {
+    [legacy::SCHEMES, small::SCHEMES, k::SCHEMES, lattice::SCHEMES].concat()
+}

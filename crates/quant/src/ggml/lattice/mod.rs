@@ -1,0 +1,3 @@
+use crate::SchemeRef;
+
+pub(super) static SCHEMES: &[SchemeRef] = &[];
