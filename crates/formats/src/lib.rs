@@ -1,1 +1,20 @@
-//! Containers of model weights: detect, read lazily, validate, write.
+//! Containers of model weights: detect, read lazily, validate, lay out for writing.
+
+mod container;
+mod error;
+pub mod files;
+pub mod gguf;
+pub mod mlx;
+pub mod npz;
+pub mod safetensors;
+mod source;
+
+pub use container::{
+    Container, ContainerRef, Layout, LayoutPart, Probe, Target, TargetTensor, container, containers, detect, open,
+    register,
+};
+pub use error::{Error, Problem};
+pub use source::{Entry, Extent, Part, Source, SourceBuilder, expected_bytes};
+
+/// The built-in containers, in the order in which they are tried.
+static BUILT_IN: &[ContainerRef] = &[];

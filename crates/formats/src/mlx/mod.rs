@@ -1,0 +1,1 @@
+//! MLX folders: safetensors with packed weights described by config.json.

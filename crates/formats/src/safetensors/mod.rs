@@ -1,0 +1,1 @@
+//! SafeTensors: one file, or a Hugging Face folder with an index and parts.
