@@ -1,0 +1,52 @@
+//! What the operating system says about this process and its files.
+
+use std::fs::File;
+use std::path::Path;
+
+/// Largest resident set of this process so far, in bytes, where the system tells.
+pub fn peak_memory() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kib * 1024)
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Number of processors this process may use.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// Identifies this boot of the machine: what was written but not synced is still there only within one.
+pub fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|s| s.trim().to_string()).unwrap_or_default()
+}
+
+/// Bytes that a user may still write to the file system of `path`, where the system tells.
+pub fn free_space(path: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let answer = rustix::fs::statvfs(path).ok()?;
+        answer.f_bavail.checked_mul(answer.f_frsize)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
+    }
+}
+
+/// Asks the system to read a range of a file soon. Advice only: errors do not matter.
+pub fn will_read(file: &File, offset: u64, length: u64) {
+    #[cfg(target_os = "linux")]
+    {
+        let length = std::num::NonZeroU64::new(length);
+        let _ = rustix::fs::fadvise(file, offset, length, rustix::fs::Advice::WillNeed);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, offset, length);
+}
