@@ -2,7 +2,9 @@
 
 use crate::SchemeRef;
 
+mod block;
 mod k;
+mod lanes;
 mod lattice;
 mod legacy;
 mod small;

@@ -1,0 +1,49 @@
+//! Blocks side by side, one per lane, for encoders that search: each lane does what a loop over one block would do.
+
+/// Blocks that go in lockstep on a machine with vectors.
+pub(super) const LANES: usize = 16;
+
+/// Value `i` of `N` blocks of `B` values each is `result[i]`. Lanes without a block hold zeros.
+#[inline(always)]
+pub(super) fn transpose<const N: usize, const B: usize>(blocks: &[[f32; B]]) -> [[f32; N]; B] {
+    let mut lanes = [[0.0; N]; B];
+    for (n, block) in blocks.iter().take(N).enumerate() {
+        for (lane, value) in lanes.iter_mut().zip(block) {
+            lane[n] = *value;
+        }
+    }
+    lanes
+}
+
+/// A lane-wise function of one argument.
+#[inline(always)]
+pub(super) fn map<const N: usize>(a: [f32; N], f: impl Fn(f32) -> f32) -> [f32; N] {
+    std::array::from_fn(|n| f(a[n]))
+}
+
+/// A lane-wise function of two arguments.
+#[inline(always)]
+pub(super) fn zip<const N: usize>(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
+    std::array::from_fn(|n| f(a[n], b[n]))
+}
+
+/// In each lane, the first of the values that is largest in magnitude (0 if none is above 0), and that magnitude.
+#[inline(always)]
+pub(super) fn largest<const N: usize, const B: usize>(x: &[[f32; N]; B]) -> ([f32; N], [f32; N]) {
+    let (mut value, mut magnitude) = ([0.0; N], [0.0f32; N]);
+    for lane in x {
+        for n in 0..N {
+            let larger = lane[n].abs() > magnitude[n];
+            magnitude[n] = if larger { lane[n].abs() } else { magnitude[n] };
+            value[n] = if larger { lane[n] } else { value[n] };
+        }
+    }
+    (value, magnitude)
+}
+
+/// The nearest whole number, ties to even, for magnitudes below 2^22.
+#[inline(always)]
+pub(super) fn nearest(value: f32) -> f32 {
+    const INTEGERS: f32 = 12_582_912.0;
+    (value + INTEGERS) - INTEGERS
+}

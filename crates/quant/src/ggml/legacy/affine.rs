@@ -1,0 +1,125 @@
+//! Q4_1 and Q5_1: codes times a scale, plus a minimum.
+
+use super::codes::*;
+use super::search::{affine, each_weighted};
+use crate::Grid;
+use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
+use crate::simd::per_level;
+
+const BYTES4: usize = 4 + 16;
+const BYTES5: usize = 4 + 4 + 16;
+
+pub(super) static Q4_1: BlockScheme = BlockScheme {
+    name: "q4_1",
+    grid: Grid::Affine { bits: 4, group: BLOCK, symmetric: false },
+    block: BLOCK,
+    planes: &blocks(BYTES4),
+    error_ceiling: 0.1,
+    encode: Encode::Weighted { plain: encode4, weighted: weighted4 },
+    decode: decode4,
+};
+
+pub(super) static Q5_1: BlockScheme = BlockScheme {
+    name: "q5_1",
+    grid: Grid::Affine { bits: 5, group: BLOCK, symmetric: false },
+    block: BLOCK,
+    planes: &blocks(BYTES5),
+    error_ceiling: 0.05,
+    encode: Encode::Weighted { plain: encode5, weighted: weighted5 },
+    decode: decode5,
+};
+
+/// The scale, the minimum, and codes from 0 to `last`.
+#[inline(always)]
+fn quantize(x: &[f32; BLOCK], last: f32) -> (f32, f32, [u8; BLOCK]) {
+    let (min, max) = extremes(x);
+    let scale = (max - min) / last;
+    let inverse = inverse(scale);
+    let mut codes = [0; BLOCK];
+    for i in 0..BLOCK {
+        codes[i] = whole_to_byte(((x[i] - min) * inverse + 0.5).trunc()).min(last as u8);
+    }
+    (scale, min, codes)
+}
+
+#[inline(always)]
+fn pack4(block: &mut [u8; BYTES4], scale: f32, min: f32, codes: &[u8; BLOCK]) {
+    put_half(block, 0, scale);
+    put_half(block, 2, min);
+    let (_, low) = block.split_last_chunk_mut::<16>().expect("the block holds 16 bytes of codes");
+    pack_nibbles(codes, low);
+}
+
+#[inline(always)]
+fn pack5(block: &mut [u8; BYTES5], scale: f32, min: f32, codes: &[u8; BLOCK]) {
+    put_half(block, 0, scale);
+    put_half(block, 2, min);
+    block[4..8].copy_from_slice(&pack_fifth(codes));
+    let (_, low) = block.split_last_chunk_mut::<16>().expect("the block holds 16 bytes of codes");
+    pack_nibbles(codes, low);
+}
+
+per_level! {
+    fn encode4(values: &[f32], bytes: &mut [u8]) {
+        for (x, block) in values.as_chunks::<BLOCK>().0.iter().zip(bytes.as_chunks_mut::<BYTES4>().0) {
+            let (scale, min, codes) = quantize(x, 15.0);
+            pack4(block, scale, min, &codes);
+        }
+    }
+}
+
+per_level! {
+    fn encode5(values: &[f32], bytes: &mut [u8]) {
+        for (x, block) in values.as_chunks::<BLOCK>().0.iter().zip(bytes.as_chunks_mut::<BYTES5>().0) {
+            let (scale, min, codes) = quantize(x, 31.0);
+            pack5(block, scale, min, &codes);
+        }
+    }
+}
+
+per_level! {
+    fn weighted4(rows: Weighted<'_>, bytes: &mut [u8]) {
+        each_weighted::<BYTES4>(
+            rows,
+            bytes,
+            |x, w| affine(x, w, 15.0),
+            |block, found, lane| pack4(block, found.scale[lane], found.min[lane], &found.codes(lane)),
+        );
+    }
+}
+
+per_level! {
+    fn weighted5(rows: Weighted<'_>, bytes: &mut [u8]) {
+        each_weighted::<BYTES5>(
+            rows,
+            bytes,
+            |x, w| affine(x, w, 31.0),
+            |block, found, lane| pack5(block, found.scale[lane], found.min[lane], &found.codes(lane)),
+        );
+    }
+}
+
+per_level! {
+    fn decode4(bytes: &[u8], values: &mut [f32]) {
+        for (block, out) in bytes.as_chunks::<BYTES4>().0.iter().zip(values.as_chunks_mut::<BLOCK>().0) {
+            let (scale, min) = (half_at(block, 0), half_at(block, 2));
+            for j in 0..16 {
+                out[j] = f32::from(block[4 + j] & 15) * scale + min;
+                out[j + 16] = f32::from(block[4 + j] >> 4) * scale + min;
+            }
+        }
+    }
+}
+
+per_level! {
+    fn decode5(bytes: &[u8], values: &mut [f32]) {
+        for (block, out) in bytes.as_chunks::<BYTES5>().0.iter().zip(values.as_chunks_mut::<BLOCK>().0) {
+            let (scale, min) = (half_at(block, 0), half_at(block, 2));
+            let (head, low) = block.split_last_chunk::<16>().expect("the block holds 16 bytes of codes");
+            let codes = unpack_five([head[4], head[5], head[6], head[7]], low);
+            for i in 0..BLOCK {
+                out[i] = f32::from(codes[i]) * scale + min;
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Scales that minimise the error weighted by importance: candidates are tried in a fixed order, 16 blocks at a time.
+
+use super::codes::{BLOCK, whole_to_byte};
+use crate::ggml::block::Weighted;
+use crate::ggml::lanes::{LANES, largest, map, nearest, transpose, zip};
+
+/// A block per lane: value `i` of each is `[i]`.
+pub(super) type Blocks<const N: usize> = [[f32; N]; BLOCK];
+
+/// Blocks whose largest magnitude is below this are zero.
+const NOTHING: f32 = 1e-15;
+
+/// What a search settled on, per lane.
+pub(super) struct Found<const N: usize> {
+    pub scale: [f32; N],
+    pub min: [f32; N],
+    /// Whole numbers.
+    codes: Blocks<N>,
+}
+
+impl<const N: usize> Found<N> {
+    /// Codes of the block in this lane.
+    #[inline(always)]
+    pub(super) fn codes(&self, lane: usize) -> [u8; BLOCK] {
+        std::array::from_fn(|i| whole_to_byte(self.codes[i][lane]))
+    }
+}
+
+/// Runs `search` on groups of blocks and hands each block's result to `pack`.
+#[inline(always)]
+pub(super) fn each_weighted<const BYTES: usize>(
+    rows: Weighted<'_>,
+    bytes: &mut [u8],
+    search: impl Fn(&Blocks<LANES>, &Blocks<LANES>) -> Found<LANES>,
+    pack: impl Fn(&mut [u8; BYTES], &Found<LANES>, usize),
+) {
+    let values = rows.values.as_chunks::<BLOCK>().0;
+    let importance = rows.importance.as_chunks::<BLOCK>().0;
+    let energy: Vec<f32> = rows.values.chunks(rows.importance.len()).map(mean_square).collect();
+    for (group, out) in bytes.as_chunks_mut::<BYTES>().0.chunks_mut(LANES).enumerate() {
+        let from = group * LANES;
+        let x = transpose(&values[from..from + out.len()]);
+        let (mut columns, mut sigma2) = ([[0.0; BLOCK]; LANES], [0.0; LANES]);
+        for lane in 0..out.len() {
+            columns[lane] = importance[(from + lane) % importance.len()];
+            sigma2[lane] = energy[(from + lane) / importance.len()];
+        }
+        let mut weights = transpose(&columns);
+        for (w, x) in weights.iter_mut().zip(&x) {
+            *w = zip(*w, zip(sigma2, *x, |s, v| (s + v * v).sqrt()), |w, s| w * s);
+        }
+        let found = search(&x, &weights);
+        for (lane, block) in out.iter_mut().enumerate() {
+            pack(block, &found, lane);
+        }
+    }
+}
+
+fn mean_square(row: &[f32]) -> f32 {
+    row.iter().fold(0.0, |sum, v| sum + v * v) / row.len() as f32
+}
+
+/// The scale whose codes, from 0 to `2 * half - 1` with zero at `half`, fit best; 19 candidates.
+#[inline(always)]
+pub(super) fn symmetric<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, half: f32) -> Found<N> {
+    let (max, magnitude) = largest(x);
+    let code = |inverse: f32, v: f32| nearest(inverse * v).clamp(-half, half - 1.0);
+    let sums = |inverse: [f32; N]| {
+        let (mut lx, mut l2) = ([0.0; N], [0.0; N]);
+        for (x, w) in x.iter().zip(weights) {
+            for n in 0..N {
+                let l = code(inverse[n], x[n]);
+                lx[n] += w[n] * x[n] * l;
+                l2[n] += w[n] * l * l;
+            }
+        }
+        (lx, l2)
+    };
+    let mut inverse = map(max, |max| -half / max);
+    let (lx, l2) = sums(inverse);
+    let mut scale = zip(lx, l2, |lx, l2| if l2 == 0.0 { 0.0 } else { lx / l2 });
+    let mut best = zip(scale, lx, |scale, lx| scale * lx);
+    for step in (-9i8..=9).filter(|step| *step != 0) {
+        let trial = map(max, |max| -(half + 0.1 * f32::from(step)) / max);
+        let (lx, l2) = sums(trial);
+        for n in 0..N {
+            let better = l2[n] > 0.0 && lx[n] * lx[n] > best[n] * l2[n];
+            let fitted = lx[n] / l2[n];
+            inverse[n] = if better { trial[n] } else { inverse[n] };
+            scale[n] = if better { fitted } else { scale[n] };
+            best[n] = if better { fitted * lx[n] } else { best[n] };
+        }
+    }
+    let mut codes = [[0.0; N]; BLOCK];
+    for (codes, x) in codes.iter_mut().zip(x) {
+        for n in 0..N {
+            codes[n] = if magnitude[n] < NOTHING { 0.0 } else { code(inverse[n], x[n]) + half };
+        }
+    }
+    Found { scale: zip(scale, magnitude, |s, m| if m < NOTHING { 0.0 } else { s }), min: [0.0; N], codes }
+}
+
+/// The scale and minimum (at most 0) whose codes, from 0 to `last`, fit best; 37 candidates.
+#[inline(always)]
+pub(super) fn affine<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, last: f32) -> Found<N> {
+    let (mut min, mut max) = (x[0], x[0]);
+    let mut sum_w = weights[0];
+    let mut sum_x = zip(weights[0], x[0], |w, x| w * x);
+    for (x, w) in x.iter().zip(weights).skip(1) {
+        for n in 0..N {
+            min[n] = if x[n] < min[n] { x[n] } else { min[n] };
+            max[n] = if x[n] > max[n] { x[n] } else { max[n] };
+            sum_w[n] += w[n];
+            sum_x[n] += w[n] * x[n];
+        }
+    }
+    min = map(min, |min| if min > 0.0 { 0.0 } else { min });
+    let flat: [bool; N] = std::array::from_fn(|n| max[n] <= min[n]);
+    let code = |inverse: f32, from: f32, v: f32| nearest(inverse * (v - from)).clamp(0.0, last);
+    let error = |inverse: &[f32; N], from: &[f32; N], scale: &[f32; N], min: &[f32; N]| {
+        let mut error = [0.0; N];
+        for (x, w) in x.iter().zip(weights) {
+            for n in 0..N {
+                let difference = scale[n] * code(inverse[n], from[n], x[n]) + min[n] - x[n];
+                error[n] += w[n] * (difference * difference);
+            }
+        }
+        error
+    };
+
+    // Codes are those of the candidate kept last: of its inverse scale and of the minimum that held when it was tried.
+    let mut inverse = zip(max, min, |max, min| last / (max - min));
+    let mut from = min;
+    let mut scale = map(inverse, |i| 1.0 / i);
+    let mut best = error(&inverse, &from, &scale, &min);
+    for step in 0..=36u8 {
+        let trial = zip(max, min, |max, min| (-0.9 + 0.05 * f32::from(step) + last) / (max - min));
+        let (mut sum_l, mut sum_l2, mut sum_xl) = ([0.0; N], [0.0; N], [0.0; N]);
+        for (x, w) in x.iter().zip(weights) {
+            for n in 0..N {
+                let l = code(trial[n], min[n], x[n]);
+                sum_l[n] += w[n] * l;
+                sum_l2[n] += w[n] * l * l;
+                sum_xl[n] += w[n] * l * x[n];
+            }
+        }
+        let (mut fitted, mut offset, mut solvable) = ([0.0; N], [0.0; N], [false; N]);
+        for n in 0..N {
+            let determinant = sum_w[n] * sum_l2[n] - sum_l[n] * sum_l[n];
+            solvable[n] = determinant > 0.0;
+            fitted[n] = (sum_w[n] * sum_xl[n] - sum_x[n] * sum_l[n]) / determinant;
+            offset[n] = (sum_l2[n] * sum_x[n] - sum_l[n] * sum_xl[n]) / determinant;
+            let above = offset[n] > 0.0;
+            fitted[n] = if above { sum_xl[n] / sum_l2[n] } else { fitted[n] };
+            offset[n] = if above { 0.0 } else { offset[n] };
+        }
+        let trial_error = error(&trial, &min, &fitted, &offset);
+        for n in 0..N {
+            let better = solvable[n] && trial_error[n] < best[n];
+            inverse[n] = if better { trial[n] } else { inverse[n] };
+            from[n] = if better { min[n] } else { from[n] };
+            best[n] = if better { trial_error[n] } else { best[n] };
+            scale[n] = if better { fitted[n] } else { scale[n] };
+            min[n] = if better { offset[n] } else { min[n] };
+        }
+    }
+    let mut codes = [[0.0; N]; BLOCK];
+    for (codes, x) in codes.iter_mut().zip(x) {
+        for n in 0..N {
+            codes[n] = if flat[n] { 0.0 } else { code(inverse[n], from[n], x[n]) };
+        }
+    }
+    Found { scale: std::array::from_fn(|n| if flat[n] { 0.0 } else { scale[n] }), min, codes }
+}
