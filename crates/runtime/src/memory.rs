@@ -126,14 +126,9 @@ fn bucket(bytes: usize) -> usize {
 }
 
 /// One cache line of bytes; a vector of them is aligned without unsafe code of our own.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
+#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
+#[repr(C, align(64))]
 struct Line([u8; ALIGNMENT]);
-
-// SAFETY: an array of bytes of exactly its alignment has no padding, and any bytes are a valid value.
-unsafe impl bytemuck::Zeroable for Line {}
-// SAFETY: as above.
-unsafe impl bytemuck::Pod for Line {}
 
 struct Block(Vec<Line>);
 
