@@ -1,5 +1,6 @@
 //! Metadata values: what containers say about a model beside its tensors.
 
+use std::collections::HashMap;
 use std::fmt;
 
 /// One metadata value. Integers keep their width, because GGUF readers insist on it.
@@ -184,6 +185,17 @@ impl Metadata {
         Self::default()
     }
 
+    /// These entries in their order, or the first key found twice. Unlike repeated [`Metadata::set`] this is
+    /// O(n log n): files may have many thousands of keys.
+    pub fn from_entries(entries: Vec<(String, Value)>) -> Result<Self, String> {
+        let mut keys: Vec<&str> = entries.iter().map(|(k, _)| k.as_str()).collect();
+        keys.sort_unstable();
+        match keys.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(pair[0].to_string()),
+            None => Ok(Self { entries }),
+        }
+    }
+
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.entries.iter().find(|(k, _)| k == key).map(|(_, v)| v)
@@ -222,11 +234,19 @@ impl Metadata {
 
 impl FromIterator<(String, Value)> for Metadata {
     fn from_iter<T: IntoIterator<Item = (String, Value)>>(items: T) -> Self {
-        let mut all = Metadata::new();
+        // A file may bring 100,000 keys: looked up in a map, not by going through the list for each.
+        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut entries: Vec<(String, Value)> = Vec::new();
         for (key, value) in items {
-            all.set(key, value);
+            match places.get(&key) {
+                Some(place) => entries[*place].1 = value,
+                None => {
+                    places.insert(key.clone(), entries.len());
+                    entries.push((key, value));
+                }
+            }
         }
-        all
+        Metadata { entries }
     }
 }
 
@@ -244,6 +264,14 @@ mod tests {
     }
 
     #[test]
+    fn entries_in_bulk_keep_their_order_and_must_be_unique() {
+        let entries = |keys: &[&str]| keys.iter().map(|k| (k.to_string(), Value::U8(1))).collect();
+        let m = Metadata::from_entries(entries(&["b", "a"])).unwrap();
+        assert_eq!(m.iter().map(|(k, _)| k).collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(Metadata::from_entries(entries(&["b", "a", "b"])), Err("b".to_string()));
+    }
+
+    #[test]
     fn setting_a_key_again_keeps_its_place() {
         let mut m = Metadata::new();
         m.set("a", 1u32);
@@ -253,5 +281,8 @@ mod tests {
         assert_eq!(m.get("a"), Some(&Value::U32(2)));
         assert_eq!(m.remove("a"), Some(Value::U32(2)));
         assert_eq!(m.len(), 1);
+        let pairs = [("a", 1u32), ("b", 2), ("a", 3)].map(|(k, v)| (k.to_string(), Value::from(v)));
+        let collected: Metadata = pairs.into_iter().collect();
+        assert_eq!(collected.iter().collect::<Vec<_>>(), [("a", &Value::U32(3)), ("b", &Value::U32(2))]);
     }
 }
