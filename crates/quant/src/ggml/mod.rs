@@ -3,6 +3,7 @@
 use crate::SchemeRef;
 
 mod block;
+mod codes;
 mod k;
 mod lanes;
 mod lattice;

@@ -1,9 +1,9 @@
 //! Q4_1 and Q5_1: codes times a scale, plus a minimum.
 
-use super::codes::*;
 use super::search::{affine, each_weighted};
 use crate::Grid;
 use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
+use crate::ggml::codes::*;
 use crate::simd::per_level;
 
 const BYTES4: usize = 4 + 16;

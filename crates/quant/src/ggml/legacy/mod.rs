@@ -3,7 +3,6 @@
 use crate::SchemeRef;
 
 mod affine;
-mod codes;
 mod q8_0;
 mod search;
 mod symmetric;

@@ -1,8 +1,8 @@
 //! Q8_0: signed bytes times a scale.
 
-use super::codes::{BLOCK, half_at, inverse, largest_magnitude, put_half, whole_to_byte};
 use crate::Grid;
 use crate::ggml::block::{BlockScheme, Encode, blocks};
+use crate::ggml::codes::{BLOCK, half_at, inverse, largest_magnitude, put_half, whole_to_byte};
 use crate::simd::per_level;
 
 const BYTES: usize = 2 + BLOCK;

@@ -1,7 +1,7 @@
 //! Scales that minimise the error weighted by importance: candidates are tried in a fixed order, 16 blocks at a time.
 
-use super::codes::{BLOCK, whole_to_byte};
 use crate::ggml::block::Weighted;
+use crate::ggml::codes::{BLOCK, whole_to_byte};
 use crate::ggml::lanes::{LANES, largest, map, nearest, transpose, zip};
 
 /// A block per lane: value `i` of each is `[i]`.

@@ -1,9 +1,9 @@
 //! Q4_0 and Q5_0: codes around zero times a scale, which the largest value's sign goes into.
 
-use super::codes::*;
 use super::search::{each_weighted, symmetric};
 use crate::Grid;
 use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
+use crate::ggml::codes::*;
 use crate::simd::per_level;
 
 const BYTES4: usize = 2 + 16;

@@ -1,6 +1,8 @@
 //! What the encoders of 32 values share: extremes, rounding, and how codes of 4 and 5 bits lie in bytes.
 
-/// Values of a block.
+use super::lanes::LANES;
+
+/// Values of a block of the simplest schemes, and of a group of others.
 pub(super) const BLOCK: usize = 32;
 
 /// 1.5 * 2^23: a float in steps of one, whose low bits are an integer in two's complement.
@@ -51,10 +53,12 @@ pub(super) fn first_largest(x: &[f32; BLOCK]) -> f32 {
 
 /// The largest magnitude; not-a-number is passed over.
 #[inline(always)]
-pub(super) fn largest_magnitude(x: &[f32; BLOCK]) -> f32 {
-    let mut lanes = [0.0; BLOCK];
-    for i in 0..BLOCK {
-        lanes[i] = if x[i].abs() > 0.0 { x[i].abs() } else { 0.0 };
+pub(super) fn largest_magnitude<const N: usize>(x: &[f32; N]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    for x in x.as_chunks::<LANES>().0 {
+        for i in 0..LANES {
+            lanes[i] = if x[i].abs() > lanes[i] { x[i].abs() } else { lanes[i] };
+        }
     }
     reduce(lanes, |a, b| if b > a { b } else { a })
 }
@@ -67,8 +71,8 @@ fn first(x: &[f32; BLOCK], magnitude: f32) -> f32 {
 
 /// Halves the lanes until one is left; exact for a minimum or maximum of numbers.
 #[inline(always)]
-fn reduce(mut lanes: [f32; BLOCK], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut width = BLOCK / 2;
+fn reduce<const N: usize>(mut lanes: [f32; N], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = N / 2;
     while width > 0 {
         for i in 0..width {
             lanes[i] = f(lanes[i], lanes[i + width]);
