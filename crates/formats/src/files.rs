@@ -27,13 +27,13 @@ pub fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<
 
 /// Opens a file for reading.
 pub fn open(path: &Path) -> Result<File, Error> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let kind = file.metadata().map_err(|e| Error::io(path, e))?;
+    // Asked before opening: to open a pipe would wait for its writer.
+    let kind = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
     if !kind.is_file() {
         let message = "is not a regular file";
         return Err(Error::refused(path, Problem::new("not-a-file", message)));
     }
-    Ok(file)
+    File::open(path).map_err(|e| Error::io(path, e))
 }
 
 /// Reads a whole file that must not have more than `limit` bytes.

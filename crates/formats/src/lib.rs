@@ -4,6 +4,7 @@ mod container;
 mod error;
 pub mod files;
 pub mod gguf;
+mod json;
 pub mod mlx;
 pub mod npz;
 pub mod safetensors;
@@ -17,4 +18,4 @@ pub use error::{Error, Problem};
 pub use source::{Entry, Extent, Part, Source, SourceBuilder, expected_bytes};
 
 /// The built-in containers, in the order in which they are tried.
-static BUILT_IN: &[ContainerRef] = &[];
+static BUILT_IN: &[ContainerRef] = &[&safetensors::SafeTensors];

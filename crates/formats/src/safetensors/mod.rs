@@ -1,1 +1,118 @@
 //! SafeTensors: one file, or a Hugging Face folder with an index and parts.
+
+use std::path::Path;
+
+use windlass_catalog::Convention;
+use windlass_tensor::{Element, Limits, Metadata};
+
+use crate::{Container, Error, Extent, Layout, Probe, Problem, Source, SourceBuilder, Target};
+
+pub(crate) mod folder;
+mod header;
+mod index;
+pub(crate) mod write;
+
+pub use header::{Header, TensorInfo, parse};
+pub use index::{INDEX, Index};
+
+/// The container.
+pub struct SafeTensors;
+
+impl Container for SafeTensors {
+    fn name(&self) -> &'static str {
+        "safetensors"
+    }
+
+    fn description(&self) -> &'static str {
+        "SafeTensors: one file, or a Hugging Face folder (config.json, model.safetensors or parts with an index)"
+    }
+
+    fn convention(&self) -> Convention {
+        Convention::Hf
+    }
+
+    fn detect(&self, probe: &Probe) -> bool {
+        if !probe.head.is_empty() {
+            return header::looks_like_header(&probe.head);
+        }
+        probe.files.iter().any(|name| name.ends_with(".safetensors") || name == INDEX)
+    }
+
+    fn open(&self, path: &Path, limits: &Limits) -> Result<Source, Error> {
+        let mut builder = SourceBuilder::new(self.name(), "", path, limits);
+        let headers = folder::read(path, limits, &mut builder)?;
+        for (part, (_, header)) in headers.parts.into_iter().enumerate() {
+            for tensor in header.tensors {
+                let extent = Extent { part, offset: tensor.offset, length: tensor.length };
+                builder.tensor(tensor.name, Element::Plain(tensor.dtype), tensor.shape, vec![extent])?;
+            }
+        }
+        builder.metadata(headers.metadata);
+        Ok(builder.build())
+    }
+
+    fn verify(&self, source: &Source, limits: &Limits) -> Result<Vec<Problem>, Error> {
+        verify_folder(source, limits)
+    }
+
+    fn can_hold(&self, element: &Element) -> bool {
+        matches!(element, Element::Plain(_))
+    }
+
+    fn layout(&self, target: &Target) -> Result<Layout, Error> {
+        let folder = !target.files.is_empty() || target.part_size.is_some();
+        let mut metadata = target.metadata.clone();
+        if metadata.is_empty() && folder {
+            // Transformers refuses a file that does not say which library its names belong to.
+            metadata = Metadata::from_iter([("format".to_string(), "pt".into())]);
+        }
+        let style = write::Style { folder: false, index_always: false, indent: 2 };
+        write::layout(target, &metadata, &style, |tensor| match tensor.element.dtype() {
+            Some(dtype) => Ok(vec![write::plain(tensor, dtype)?]),
+            None => Err(cannot_hold(self.name(), &tensor.element, &tensor.name)),
+        })
+    }
+}
+
+/// What an index of a folder says wrongly, and what a folder lacks.
+pub(crate) fn verify_folder(source: &Source, limits: &Limits) -> Result<Vec<Problem>, Error> {
+    let (path, mut problems) = (source.path(), Vec::new());
+    if !path.is_dir() {
+        return Ok(problems);
+    }
+    if !source.side_files().contains_key("config.json") {
+        let problem = Problem::new("no-config", "the folder has no config.json: programs cannot tell its architecture");
+        problems.push(problem.help("download config.json of the model"));
+    }
+    if !path.join(INDEX).is_file() {
+        if source.parts().len() > 1 {
+            problems.push(Problem::new("no-index", format!("{} parts and no {INDEX}", source.parts().len())));
+        }
+        return Ok(problems);
+    }
+    match folder::read_index(path, limits) {
+        Ok(index) => verify_index(source, &index, &mut problems),
+        Err(Error::Refused { problem, .. }) => problems.push(*problem),
+        Err(other) => return Err(other),
+    }
+    Ok(problems)
+}
+
+fn verify_index(source: &Source, index: &Index, problems: &mut Vec<Problem>) {
+    let bytes = source.bytes();
+    if let Some(total) = index.total_size.filter(|total| *total != bytes) {
+        let message = format!("the index says the tensors have {total} bytes together, they have {bytes}");
+        problems.push(Problem::new("wrong-total-size", message));
+    }
+    let names: Vec<_> = source.parts().iter().filter_map(|p| p.path().file_name()?.to_str()).collect();
+    if index.parts().iter().any(|part| !names.contains(part)) {
+        let message = format!("the index lists parts beside {}: it belongs to another version", names.join(", "));
+        problems.push(Problem::new("stale-index", message).help(format!("remove {INDEX}")));
+    }
+}
+
+/// The error for an element that `container` has no way to write.
+pub(crate) fn cannot_hold(container: &'static str, element: &Element, tensor: &str) -> Error {
+    let can = windlass_tensor::DType::built_in().map(|d| d.name().to_string()).collect();
+    Error::CannotHold { container, what: format!("{} (tensor {tensor:?})", element.name()), can }
+}

@@ -1,0 +1,204 @@
+//! Which files of a folder hold the model, and what each of them says.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use windlass_tensor::{Limits, Metadata};
+
+use super::header::{self, Header};
+use super::index::{INDEX, Index};
+use crate::{Error, Problem, SourceBuilder};
+
+const SINGLE: &str = "model.safetensors";
+
+/// Most side files that are taken along; a model has about ten.
+const SIDE_FILES: usize = 1000;
+
+/// The headers of one file, or of all parts of a folder.
+pub struct Headers {
+    /// Path and checked header of each part, already added to the builder under the same number.
+    pub parts: Vec<(PathBuf, Header)>,
+    /// Of the first part that has one.
+    pub metadata: Metadata,
+}
+
+/// Names of the parts of a folder, out of the names of all its files.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// The index says.
+    Indexed,
+    /// These files; no index is needed, or there is none.
+    Named(Vec<String>),
+    /// No safetensors file at all.
+    None,
+}
+
+/// Finds the parts in the sorted names of a folder's files. `model.safetensors` goes before an index, as it does in
+/// transformers.
+pub fn find_parts(files: &[String]) -> Result<Parts, Problem> {
+    let has = |name: &str| contains(files, name);
+    if has(SINGLE) {
+        return Ok(Parts::Named(vec![SINGLE.into()]));
+    }
+    if has(INDEX) {
+        return Ok(Parts::Indexed);
+    }
+    let weights: Vec<&String> = files.iter().filter(|f| f.ends_with(".safetensors")).collect();
+    let Some(first) = weights.first() else { return Ok(Parts::None) };
+    let Some((stem, count)) = part_name(first) else {
+        if weights.len() == 1 {
+            return Ok(Parts::Named(vec![first.to_string()]));
+        }
+        let message = format!("{} safetensors files and no {INDEX} that says which make up the model", weights.len());
+        return Err(Problem::new("no-index", message).help("give the path of one of the files, or download the index"));
+    };
+    let names: Vec<String> =
+        (1..=count.min(100_000)).map(|i| format!("{stem}-{i:05}-of-{count:05}.safetensors")).collect();
+    match names.iter().find(|name| !has(name)) {
+        Some(missing) => Err(missing_part(missing)),
+        None => Ok(Parts::Named(names)),
+    }
+}
+
+/// Opens a file, or every part of a folder, and checks the headers and the index.
+pub fn read(path: &Path, limits: &Limits, builder: &mut SourceBuilder) -> Result<Headers, Error> {
+    let refuse = |problem| Error::refused(path, problem);
+    if !path.is_dir() {
+        let part = read_part(path, limits, builder)?;
+        return Ok(Headers { metadata: part.metadata.clone(), parts: vec![(path.into(), part)] });
+    }
+    let files = crate::Probe::new(path)?.files;
+    let (names, index) = match find_parts(&files).map_err(refuse)? {
+        Parts::Named(names) => (names, None),
+        Parts::Indexed => {
+            let index = read_index(path, limits)?;
+            (index.parts().into_iter().map(String::from).collect(), Some(index))
+        }
+        Parts::None => return Err(refuse(Problem::new("no-weights", "the folder holds no safetensors file"))),
+    };
+    let mut headers = Headers { parts: Vec::new(), metadata: Metadata::new() };
+    for name in &names {
+        if !contains(&files, name) {
+            return Err(refuse(missing_part(name)));
+        }
+        let part = path.join(name);
+        let header = read_part(&part, limits, builder)?;
+        if headers.metadata.is_empty() {
+            headers.metadata = header.metadata.clone();
+        }
+        headers.parts.push((part, header));
+    }
+    if let Some(index) = index {
+        let tensors = |(name, (_, header)): (&'_ String, &'_ (PathBuf, Header))| {
+            let name = name.clone();
+            header.tensors.iter().map(|t| (name.clone(), t.name.clone())).collect::<Vec<_>>()
+        };
+        let found: Vec<(String, String)> = names.iter().zip(&headers.parts).flat_map(tensors).collect();
+        let found: Vec<(&str, &str)> = found.iter().map(|(p, t)| (p.as_str(), t.as_str())).collect();
+        index.check(&found).map_err(|p| Error::refused(&path.join(INDEX), p))?;
+    }
+    side_files(path, &files, builder)?;
+    Ok(headers)
+}
+
+/// Reads and checks the index of a folder.
+pub fn read_index(folder: &Path, limits: &Limits) -> Result<Index, Error> {
+    let path = folder.join(INDEX);
+    let text = crate::files::read_small(&path, limits.header_bytes)?;
+    if let Some(problem) = header::not_a_model(&text, text.len() as u64) {
+        return Err(Error::refused(&path, problem));
+    }
+    Index::parse(&text, limits).map_err(|p| Error::refused(&path, p))
+}
+
+/// Reads the header of one file without adding it to a source.
+pub fn read_header(path: &Path, limits: &Limits) -> Result<(Arc<std::fs::File>, Header), Error> {
+    let file = crate::files::open(path)?;
+    let io = |e| Error::io(path, e);
+    let refuse = |problem| Error::refused(path, problem);
+    let length = file.metadata().map_err(io)?.len();
+    let mut head = vec![0; length.min(64) as usize];
+    crate::files::read_exact_at(&file, &mut head, 0).map_err(io)?;
+    let mut text = vec![0; header::header_length(&head, length, limits).map_err(refuse)?];
+    crate::files::read_exact_at(&file, &mut text, 8).map_err(io)?;
+    let header = header::parse_header(&text, length, limits).map_err(refuse)?;
+    Ok((Arc::new(file), header))
+}
+
+/// Adds the files beside the weights that describe the model.
+pub fn side_files(folder: &Path, files: &[String], builder: &mut SourceBuilder) -> Result<(), Error> {
+    let names = files.iter().filter(|name| is_side_file(name) && folder.join(name).is_file());
+    for (i, name) in names.enumerate() {
+        if i == SIDE_FILES {
+            let problem = Problem::new("too-many-files", format!("more than {SIDE_FILES} side files"));
+            return Err(Error::refused(folder, problem));
+        }
+        builder.side_file(name, folder.join(name));
+    }
+    Ok(())
+}
+
+/// Whether a file of this name describes a model (configuration, tokenizer, licence) and is taken along.
+pub fn is_side_file(name: &str) -> bool {
+    const KINDS: [&str; 11] = ["json", "txt", "jinja", "md", "model", "py", "tiktoken", "bpe", "vocab", "yaml", "yml"];
+    const NAMES: [&str; 3] = ["LICENSE", "LICENCE", "NOTICE"];
+    let kind = name.rsplit_once('.').map_or("", |(_, kind)| kind);
+    let known = KINDS.contains(&kind) || NAMES.iter().any(|n| name.to_uppercase().starts_with(n));
+    known && !name.starts_with('.') && !name.ends_with(".index.json")
+}
+
+fn contains(sorted: &[String], name: &str) -> bool {
+    sorted.binary_search_by(|file| file.as_str().cmp(name)).is_ok()
+}
+
+fn read_part(path: &Path, limits: &Limits, builder: &mut SourceBuilder) -> Result<Header, Error> {
+    let (file, header) = read_header(path, limits)?;
+    builder.part(path, file)?;
+    Ok(header)
+}
+
+fn missing_part(name: &str) -> Problem {
+    let message = format!("part {name:?} is missing: the model is half downloaded");
+    Problem::new("missing-part", message).help(format!("download {name:?} again"))
+}
+
+/// Stem and number of parts of a name such as `model-00001-of-00003.safetensors`.
+fn part_name(name: &str) -> Option<(&str, usize)> {
+    let (rest, count) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
+    let (stem, number) = rest.rsplit_once('-')?;
+    let digits = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
+    (digits(number) && digits(count)).then_some((stem, count.parse().ok()?)).filter(|(_, count)| *count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(files: &[&str]) -> Result<Parts, Problem> {
+        find_parts(&files.iter().map(|f| f.to_string()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn parts_are_found_by_name_and_a_missing_one_is_named() {
+        assert_eq!(find(&["config.json"]), Ok(Parts::None));
+        assert_eq!(find(&[SINGLE, INDEX]), Ok(Parts::Named(vec![SINGLE.into()])));
+        assert_eq!(find(&["m-00001-of-00002.safetensors", INDEX]), Ok(Parts::Indexed));
+        assert_eq!(find(&["adapter_model.safetensors"]), Ok(Parts::Named(vec!["adapter_model.safetensors".into()])));
+        let two = ["m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors"];
+        assert_eq!(find(&two), Ok(Parts::Named(two.map(String::from).to_vec())));
+        let problem = find(&two[1..]).unwrap_err();
+        assert_eq!(problem.code, "missing-part");
+        assert!(problem.message.contains(two[0]), "{problem}");
+        assert_eq!(find(&["a.safetensors", "b.safetensors"]).unwrap_err().code, "no-index");
+    }
+
+    #[test]
+    fn side_files_are_those_that_describe_the_model() {
+        for name in ["config.json", "tokenizer.model", "chat_template.jinja", "README.md", "LICENSE", "license.txt"] {
+            assert!(is_side_file(name), "{name}");
+        }
+        for name in [INDEX, "model.safetensors", ".gitattributes", ".x.json", "pytorch_model.bin", "w.npz"] {
+            assert!(!is_side_file(name), "{name}");
+        }
+    }
+}
