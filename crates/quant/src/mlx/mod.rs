@@ -1,8 +1,118 @@
-//! The schemes of MLX, bit for bit.
+//! The schemes of MLX, bit for bit with its CPU back end.
+//!
+//! MLX keeps a packed matrix as separate arrays: codes in 32-bit words, and per group of a row a scale (and a bias). A
+//! row's codes are one little-endian bit string, whatever their width.
 
-use crate::SchemeRef;
+use windlass_tensor::DType;
+
+use crate::float::{f16_to_f32, f32_to_bf16_bits, f32_to_f16_bits};
+use crate::{Error, SchemeRef};
+
+mod affine;
+pub(crate) mod bits;
+mod small;
 
 /// All of them.
 pub fn schemes() -> Vec<SchemeRef> {
-    Vec::new()
+    let affine = affine::SCHEMES.iter().map(|s| s as SchemeRef);
+    affine.chain(small::SCHEMES.iter().map(|s| s as SchemeRef)).collect()
+}
+
+/// Float types that MLX computes in.
+#[derive(Clone, Copy)]
+enum Float {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Float {
+    fn new(scheme: &'static str, dtype: DType) -> Result<Float, Error> {
+        match dtype {
+            DType::F32 => Ok(Float::F32),
+            DType::F16 => Ok(Float::F16),
+            DType::BF16 => Ok(Float::Bf16),
+            other => Err(Error::Shape { scheme, message: format!("computes in F32, F16 or BF16, not in {other}") }),
+        }
+    }
+
+    #[inline(always)]
+    fn size(self) -> usize {
+        if let Float::F32 = self { 4 } else { 2 }
+    }
+
+    /// Rounds to this type.
+    #[inline(always)]
+    fn round(self, value: f32) -> f32 {
+        match self {
+            Float::F32 => value,
+            Float::F16 => round_f16(value),
+            Float::Bf16 => round_bf16(value),
+        }
+    }
+
+    /// Rounds each of the values; the choice of type stays outside of the loop.
+    #[inline(always)]
+    fn round_all<const N: usize>(self, values: &mut [f32; N]) {
+        match self {
+            Float::F32 => {}
+            Float::F16 => values.iter_mut().for_each(|v| *v = round_f16(*v)),
+            Float::Bf16 => values.iter_mut().for_each(|v| *v = round_bf16(*v)),
+        }
+    }
+
+    /// Element `index` of an array of this type; the caller has checked the length.
+    #[inline(always)]
+    fn read(self, bytes: &[u8], index: usize) -> f32 {
+        let at = index * self.size();
+        let half = |b: &[u8]| u16::from_le_bytes([b[at], b[at + 1]]);
+        match self {
+            Float::F32 => f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]),
+            Float::F16 => f16_to_f32(half(bytes)),
+            Float::Bf16 => f32::from_bits(u32::from(half(bytes)) << 16),
+        }
+    }
+
+    /// Rounds and stores element `index` of an array of this type.
+    #[inline(always)]
+    fn write(self, value: f32, bytes: &mut [u8], index: usize) {
+        let at = index * self.size();
+        match self {
+            Float::F32 => bytes[at..at + 4].copy_from_slice(&value.to_le_bytes()),
+            Float::F16 => bytes[at..at + 2].copy_from_slice(&f32_to_f16_bits(value).to_le_bytes()),
+            Float::Bf16 => bytes[at..at + 2].copy_from_slice(&f32_to_bf16_bits(value).to_le_bytes()),
+        }
+    }
+}
+
+#[inline(always)]
+fn round_f16(value: f32) -> f32 {
+    f16_to_f32(f32_to_f16_bits(value))
+}
+
+#[inline(always)]
+fn round_bf16(value: f32) -> f32 {
+    f32::from_bits(u32::from(f32_to_bf16_bits(value)) << 16)
+}
+
+/// Checks that `values` are whole rows of whole groups and that each plane has the bytes they need.
+fn check<'a>(
+    scheme: &'static str,
+    (values, columns, group): (usize, usize, usize),
+    bytes_per_group: &[usize],
+    planes: impl ExactSizeIterator<Item = &'a [u8]>,
+) -> Result<(), Error> {
+    let refuse = |message| Err(Error::Shape { scheme, message });
+    if columns == 0 || columns % group != 0 || values % columns != 0 {
+        return refuse(format!("{values} values are not rows of {columns} in groups of {group}"));
+    }
+    if planes.len() != bytes_per_group.len() {
+        return refuse(format!("has {} planes, not {}", bytes_per_group.len(), planes.len()));
+    }
+    for (i, (plane, per_group)) in planes.zip(bytes_per_group).enumerate() {
+        if Some(plane.len()) != (values / group).checked_mul(*per_group) {
+            return refuse(format!("plane {i} has {} bytes, which do not fit {values} values", plane.len()));
+        }
+    }
+    Ok(())
 }

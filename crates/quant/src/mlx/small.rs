@@ -1,0 +1,255 @@
+//! `mlx-mxfp4`, `mlx-mxfp8` and `mlx-nvfp4`: small floats with an 8-bit scale per group.
+
+use windlass_tensor::DType;
+
+use super::bits::{pack32, unpack32};
+use super::{Float, check};
+use crate::float::f16_to_f32;
+use crate::simd::per_level;
+use crate::{Error, Family, Grid, Plane, PlaneType, Scheme};
+
+/// Values of E2M1 codes.
+const E2M1: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+
+/// Which code and which scale.
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    /// E2M1 codes, a power of two per 32.
+    Mxfp4,
+    /// E4M3 codes, a power of two per 32.
+    Mxfp8,
+    /// E2M1 codes, an E4M3 scale per 16.
+    Nvfp4,
+}
+
+/// One of the modes.
+pub struct Small {
+    name: &'static str,
+    mode: Mode,
+    ceiling: f32,
+    planes: &'static [Plane],
+}
+
+const fn planes(words: usize) -> [Plane; 2] {
+    let packed = Plane { name: "packed", element: PlaneType::Fixed(DType::U32), per_block: words };
+    [packed, Plane { name: "scales", element: PlaneType::Fixed(DType::U8), per_block: 1 }]
+}
+
+pub static SCHEMES: [Small; 3] = [
+    Small { name: "mlx-mxfp4", mode: Mode::Mxfp4, ceiling: 0.12, planes: &planes(4) },
+    Small { name: "mlx-mxfp8", mode: Mode::Mxfp8, ceiling: 0.029, planes: &planes(8) },
+    Small { name: "mlx-nvfp4", mode: Mode::Nvfp4, ceiling: 0.11, planes: &planes(2) },
+];
+
+impl Small {
+    fn bytes_per_group(&self) -> [usize; 2] {
+        [self.planes[0].per_block * 4, 1]
+    }
+}
+
+impl Scheme for Small {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn family(&self) -> Family {
+        Family::Mlx
+    }
+
+    fn grid(&self) -> Grid {
+        match self.mode {
+            Mode::Mxfp8 => Grid::SmallFloat { bits: 8, group: 32 },
+            _ => Grid::Table16 { group: self.block() },
+        }
+    }
+
+    fn block(&self) -> usize {
+        if self.mode == Mode::Nvfp4 { 16 } else { 32 }
+    }
+
+    fn planes(&self) -> &'static [Plane] {
+        self.planes
+    }
+
+    fn error_ceiling(&self) -> f32 {
+        self.ceiling
+    }
+
+    fn encode(
+        &self,
+        values: &[f32],
+        columns: usize,
+        _importance: Option<&[f32]>,
+        float: DType,
+        planes: &mut [&mut [u8]],
+    ) -> Result<(), Error> {
+        let float = Float::new(self.name, float)?;
+        let shape = (values.len(), columns, self.block());
+        check(self.name, shape, &self.bytes_per_group(), planes.iter().map(|p| &**p))?;
+        if let [packed, scales] = planes {
+            encode(self.mode, float, values, packed, scales);
+        }
+        Ok(())
+    }
+
+    /// The product of code and scale is rounded to `float`, the type that MLX would return.
+    fn decode(&self, planes: &[&[u8]], columns: usize, float: DType, values: &mut [f32]) -> Result<(), Error> {
+        let float = Float::new(self.name, float)?;
+        let shape = (values.len(), columns, self.block());
+        check(self.name, shape, &self.bytes_per_group(), planes.iter().copied())?;
+        if let [packed, scales] = planes {
+            decode(self.mode, float, packed, scales, values);
+        }
+        Ok(())
+    }
+}
+
+per_level! {
+    fn encode(mode: Mode, float: Float, values: &[f32], packed: &mut [u8], scales: &mut [u8]) {
+        match mode {
+            Mode::Mxfp4 => {
+                let groups = values.as_chunks::<32>().0.iter().zip(packed.as_chunks_mut::<16>().0).zip(scales);
+                groups.for_each(|((v, packed), scale)| {
+                    let (code, divisor) = power_of_two(largest(v), 6.0, float);
+                    *scale = code;
+                    pack32::<4>(&scaled(v, divisor, float).map(to_e2m1), packed);
+                });
+            }
+            Mode::Mxfp8 => {
+                let groups = values.as_chunks::<32>().0.iter().zip(packed.as_chunks_mut::<32>().0).zip(scales);
+                groups.for_each(|((v, packed), scale)| {
+                    let (code, divisor) = power_of_two(largest(v), 448.0, float);
+                    *scale = code;
+                    *packed = scaled(v, divisor, float).map(to_e4m3);
+                });
+            }
+            Mode::Nvfp4 => {
+                let groups = values.as_chunks::<16>().0.iter().zip(packed.as_chunks_mut::<8>().0).zip(scales);
+                groups.for_each(|((v, packed), scale)| {
+                    *scale = to_e4m3(float.round(largest(v) / 6.0));
+                    let divisor = from_e4m3(*scale);
+                    // A scale that vanished leaves nothing to divide by: every code is zero.
+                    let keep = if divisor == 0.0 { 0 } else { u64::MAX };
+                    let codes = scaled(v, divisor, float).map(to_e2m1);
+                    for (eight, out) in codes.as_chunks::<8>().0.iter().zip(packed.as_chunks_mut::<4>().0) {
+                        let word = super::bits::pack8::<4>(u64::from_le_bytes(*eight) & keep);
+                        *out = (word as u32).to_le_bytes();
+                    }
+                });
+            }
+        }
+    }
+}
+
+per_level! {
+    fn decode(mode: Mode, float: Float, packed: &[u8], scales: &[u8], values: &mut [f32]) {
+        match mode {
+            Mode::Mxfp4 => {
+                let groups = values.as_chunks_mut::<32>().0.iter_mut().zip(packed.as_chunks::<16>().0).zip(scales);
+                groups.for_each(|((out, packed), scale)| {
+                    let scale = float.round(exp2(i32::from(*scale) - 127));
+                    *out = unpack32::<4>(packed).map(|code| from_e2m1(code) * scale);
+                    float.round_all(out);
+                });
+            }
+            Mode::Mxfp8 => {
+                let groups = values.as_chunks_mut::<32>().0.iter_mut().zip(packed.as_chunks::<32>().0).zip(scales);
+                groups.for_each(|((out, packed), scale)| {
+                    let scale = float.round(exp2(i32::from(*scale) - 127));
+                    *out = packed.map(|code| from_e4m3(code) * scale);
+                    float.round_all(out);
+                });
+            }
+            Mode::Nvfp4 => {
+                let groups = values.as_chunks_mut::<16>().0.iter_mut().zip(packed.as_chunks::<8>().0).zip(scales);
+                groups.for_each(|((out, packed), scale)| {
+                    let scale = from_e4m3(*scale);
+                    for (eight, bytes) in out.as_chunks_mut::<8>().0.iter_mut().zip(packed.as_chunks::<4>().0) {
+                        let codes = super::bits::spread8::<4>(u64::from(u32::from_le_bytes(*bytes))).to_le_bytes();
+                        *eight = codes.map(|code| from_e2m1(code) * scale);
+                    }
+                    float.round_all(out);
+                });
+            }
+        }
+    }
+}
+
+/// Largest magnitude.
+#[inline(always)]
+fn largest<const N: usize>(values: &[f32; N]) -> f32 {
+    let mut high = [0.0f32; 16];
+    for v in values.as_chunks::<16>().0 {
+        for i in 0..16 {
+            high[i] = if v[i].abs() > high[i] { v[i].abs() } else { high[i] };
+        }
+    }
+    high.iter().fold(0.0, |a, b| if *b > a { *b } else { a })
+}
+
+/// Code and value of the least power of two that keeps `largest` within `top` codes. Their quotient is rounded to the
+/// type of the values first.
+#[inline(always)]
+fn power_of_two(largest: f32, top: f32, float: Float) -> (u8, f32) {
+    let ratio = float.round(largest / top);
+    if ratio == 0.0 {
+        return (127, 1.0);
+    }
+    // MLX lets the code of a quotient below 2^-126 wrap around, which cannot be read back; the least one serves here.
+    let bits = ratio.to_bits();
+    let exponent = (bits >> 23) as i32 - 127 + i32::from(bits & 0x7f_ffff != 0);
+    ((exponent + 127) as u8, float.round(exp2(exponent)))
+}
+
+/// Two to the power of `exponent` in `f32`: subnormal, zero or infinite where it must be.
+#[inline(always)]
+fn exp2(exponent: i32) -> f32 {
+    match exponent {
+        128.. => f32::INFINITY,
+        -126..128 => f32::from_bits(((exponent + 127) as u32) << 23),
+        -149..-126 => f32::from_bits(1 << (exponent + 149)),
+        _ => 0.0,
+    }
+}
+
+/// Quotients in the type of the values.
+#[inline(always)]
+fn scaled<const N: usize>(values: &[f32; N], divisor: f32, float: Float) -> [f32; N] {
+    let mut quotients = values.map(|v| v / divisor);
+    float.round_all(&mut quotients);
+    quotients
+}
+
+/// Nearest E2M1 code; a value between two codes takes the smaller magnitude, and zero has no sign.
+#[inline(always)]
+fn to_e2m1(value: f32) -> u8 {
+    let size = value.abs();
+    let code = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0].iter().map(|edge| u8::from(size > *edge)).sum::<u8>();
+    code | if value < 0.0 && code > 0 { 8 } else { 0 }
+}
+
+/// Value of an E2M1 code.
+#[inline(always)]
+fn from_e2m1(code: u8) -> f32 {
+    E2M1[usize::from(code & 15)]
+}
+
+/// Nearest E4M3 code, ties to even, the largest beyond 448.
+#[inline(always)]
+fn to_e4m3(value: f32) -> u8 {
+    let bits = value.to_bits();
+    let magnitude = bits & 0x7fff_ffff;
+    // Normal codes: rebias the exponent and round away 20 bits. Subnormal ones: a sum with 2^14 has steps of 2^-9.
+    let normal = magnitude.wrapping_sub(120 << 23).wrapping_add(0x7_ffff + (magnitude >> 20 & 1)) >> 20;
+    let subnormal = (f32::from_bits(magnitude) + 16384.0).to_bits().wrapping_sub(16384f32.to_bits());
+    let code = if magnitude < 121 << 23 { subnormal } else { normal };
+    let code = if magnitude >= 448f32.to_bits() { 0x7e } else { code };
+    (code | bits >> 24 & 0x80) as u8
+}
+
+/// Value of an E4M3 code; MLX reads the code of not-a-number as 480.
+#[inline(always)]
+fn from_e4m3(code: u8) -> f32 {
+    let size = f16_to_f32(u16::from(code & 0x7f) << 7) * 256.0;
+    if code & 0x80 == 0 { size } else { -size }
+}
