@@ -125,6 +125,11 @@ impl Part {
         &self.path
     }
 
+    /// The open file, for advice about reads to come.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Bytes of the whole file when it was opened.
     pub fn length(&self) -> u64 {
         self.length
