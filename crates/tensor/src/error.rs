@@ -35,6 +35,18 @@ pub enum Error {
         /// The dimensions it was computed from.
         shape: Vec<usize>,
     },
+    /// Memory that the system did not give.
+    #[error("{requested} bytes of memory were asked for and the system has not got them")]
+    OutOfMemory {
+        /// Bytes asked for.
+        requested: u64,
+    },
+    /// A mapped file that could not be read any more while it was in use.
+    #[error("{}: the file became shorter, or could not be read, while it was in use; get it again and start over", path.display())]
+    Damaged {
+        /// The file concerned.
+        path: std::path::PathBuf,
+    },
     /// The operating system refused.
     #[error("{path}: {source}")]
     Io {
