@@ -77,8 +77,8 @@ pub struct TargetTensor {
 pub struct Layout {
     /// Whether the target is a folder; otherwise it is the single part (or a set of parts beside each other).
     pub folder: bool,
-    /// Each part: file name (relative to the folder; for a single file the target's own name is used), the bytes it
-    /// begins with, and its full length. Bytes in no extent and not in the head are zero.
+    /// Each part: its name, the bytes it begins with, and its full length. Bytes in no extent and not in the head are
+    /// zero.
     pub parts: Vec<LayoutPart>,
     /// For each tensor of the target, in the same order, an extent for each plane.
     pub tensors: Vec<Vec<Extent>>,
@@ -89,6 +89,9 @@ pub struct Layout {
 /// One file of a [`Layout`].
 #[derive(Debug)]
 pub struct LayoutPart {
+    /// In a folder: the file's name. Otherwise what follows the stem of the target's own name: empty for a single file,
+    /// which keeps the name it was given; `-00001-of-00003.gguf` for one of a set (`DIR/model.gguf` becomes
+    /// `DIR/model-00001-of-00003.gguf`).
     pub name: String,
     pub head: Vec<u8>,
     pub length: u64,

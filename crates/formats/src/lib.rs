@@ -18,4 +18,4 @@ pub use error::{Error, Problem};
 pub use source::{Entry, Extent, Part, Source, SourceBuilder, expected_bytes};
 
 /// The built-in containers, in the order in which they are tried.
-static BUILT_IN: &[ContainerRef] = &[&safetensors::SafeTensors];
+static BUILT_IN: &[ContainerRef] = &[&safetensors::SafeTensors, &gguf::Gguf];
