@@ -1,5 +1,7 @@
 //! MLX schemes against what mlx.core packed and decoded (see `golden/`).
 
+#![allow(clippy::unwrap_used)]
+
 use safetensors::SafeTensors;
 use windlass_quant::simd::{Level, with_level};
 use windlass_quant::{Error, Family, Packing, SchemeRef, float, scheme, schemes};

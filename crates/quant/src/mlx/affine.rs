@@ -3,7 +3,7 @@
 use windlass_tensor::DType;
 
 use super::bits::{pack32, unpack32};
-use super::{Float, check};
+use super::{Float, LANES, check};
 use crate::simd::per_level;
 use crate::{Error, Family, Grid, Plane, PlaneType, Scheme};
 
@@ -158,14 +158,23 @@ fn encode_groups<const BITS: u32>(
     biases: &mut [u8],
 ) {
     let bytes = group / 8 * BITS as usize;
-    for (i, (values, packed)) in values.chunks_exact(group).zip(packed.chunks_exact_mut(bytes)).enumerate() {
-        let (low, high) = bounds(values);
-        let (scale, bias) = fit::<BITS>(low, high);
-        for (v, out) in values.as_chunks::<32>().0.iter().zip(packed.chunks_exact_mut(4 * BITS as usize)) {
-            pack32::<BITS>(&codes::<BITS>(v, scale, bias), out);
+    for (batch, (values, packed)) in values.chunks(LANES * group).zip(packed.chunks_mut(LANES * bytes)).enumerate() {
+        let (mut low, mut high) = ([0.0; LANES], [0.0; LANES]);
+        for (i, group) in values.chunks_exact(group).enumerate().take(LANES) {
+            (low[i], high[i]) = bounds(group);
         }
-        float.write(scale, scales, i);
-        float.write(bias, biases, i);
+        let (mut scale, mut bias) = ([0.0; LANES], [0.0; LANES]);
+        for i in 0..LANES {
+            (scale[i], bias[i]) = fit::<BITS>(low[i], high[i]);
+        }
+        let groups = values.chunks_exact(group).zip(packed.chunks_exact_mut(bytes));
+        for (i, (values, packed)) in groups.enumerate().take(LANES) {
+            for (v, out) in values.as_chunks::<32>().0.iter().zip(packed.chunks_exact_mut(4 * BITS as usize)) {
+                pack32::<BITS>(&codes::<BITS>(v, scale[i], bias[i]), out);
+            }
+            float.write(scale[i], scales, batch * LANES + i);
+            float.write(bias[i], biases, batch * LANES + i);
+        }
     }
 }
 
@@ -182,9 +191,14 @@ fn decode_groups<const BITS: u32>(
     for (i, (packed, values)) in packed.chunks_exact(bytes).zip(values.chunks_exact_mut(group)).enumerate() {
         let (scale, bias) = (float.read(scales, i), float.read(biases, i));
         for (packed, out) in packed.chunks_exact(4 * BITS as usize).zip(values.as_chunks_mut::<32>().0) {
-            *out = unpack32::<BITS>(packed).map(|code| f32::from(code) * scale);
+            let codes = unpack32::<BITS>(packed);
+            for (v, code) in out.iter_mut().zip(codes) {
+                *v = f32::from(code) * scale;
+            }
             float.round_all(out);
-            out.iter_mut().for_each(|v| *v += bias);
+            for v in out.iter_mut() {
+                *v += bias;
+            }
             float.round_all(out);
         }
     }
@@ -228,10 +242,12 @@ fn fit<const BITS: u32>(low: f32, high: f32) -> (f32, f32) {
 #[inline(always)]
 fn codes<const BITS: u32>(values: &[f32; 32], scale: f32, bias: f32) -> [u8; 32] {
     let steps = ((1u32 << BITS) - 1) as f32;
-    values.map(|v| {
+    let mut codes = [0; 32];
+    for (code, v) in codes.iter_mut().zip(values) {
         let q = (v - bias) / scale;
         let q = if q > 0.0 { q } else { 0.0 };
         let q = if q < steps { q } else { steps };
-        (q + 8_388_608.0).to_bits() as u8
-    })
+        *code = (q + 8_388_608.0).to_bits() as u8;
+    }
+    codes
 }

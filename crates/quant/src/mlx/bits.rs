@@ -22,19 +22,34 @@ pub(crate) fn spread8<const BITS: u32>(packed: u64) -> u64 {
 /// Packs 32 codes into `4 * BITS` bytes.
 #[inline(always)]
 pub(crate) fn pack32<const BITS: u32>(codes: &[u8; 32], packed: &mut [u8]) {
-    for (eight, out) in codes.as_chunks::<8>().0.iter().zip(packed.chunks_exact_mut(BITS as usize)) {
-        out.copy_from_slice(&pack8::<BITS>(u64::from_le_bytes(*eight)).to_le_bytes()[..BITS as usize]);
+    let mut words = [0; 4];
+    for (word, eight) in words.iter_mut().zip(codes.as_chunks::<8>().0) {
+        *word = u64::from_le_bytes(*eight);
+    }
+    // Not `map`: its loop is a function of its own, compiled without the instruction set of the caller.
+    for word in &mut words {
+        *word = pack8::<BITS>(*word);
+    }
+    for (word, out) in words.iter().zip(packed.chunks_exact_mut(BITS as usize)) {
+        out.copy_from_slice(&word.to_le_bytes()[..BITS as usize]);
     }
 }
 
 /// Unpacks 32 codes from `4 * BITS` bytes.
 #[inline(always)]
 pub(crate) fn unpack32<const BITS: u32>(packed: &[u8]) -> [u8; 32] {
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(packed.chunks_exact(BITS as usize)) {
+        let mut eight = [0; 8];
+        eight[..BITS as usize].copy_from_slice(bytes);
+        *word = u64::from_le_bytes(eight);
+    }
+    for word in &mut words {
+        *word = spread8::<BITS>(*word);
+    }
     let mut codes = [0; 32];
-    for (eight, bytes) in codes.as_chunks_mut::<8>().0.iter_mut().zip(packed.chunks_exact(BITS as usize)) {
-        let mut word = [0; 8];
-        word[..BITS as usize].copy_from_slice(bytes);
-        *eight = spread8::<BITS>(u64::from_le_bytes(word)).to_le_bytes();
+    for (eight, word) in codes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *eight = word.to_le_bytes();
     }
     codes
 }

@@ -2,7 +2,7 @@
 
 use windlass_tensor::DType;
 
-use super::bits::{pack32, unpack32};
+use super::bits::{pack8, pack32, spread8, unpack32};
 use super::{Float, check};
 use crate::float::f16_to_f32;
 use crate::simd::per_level;
@@ -108,34 +108,31 @@ per_level! {
     fn encode(mode: Mode, float: Float, values: &[f32], packed: &mut [u8], scales: &mut [u8]) {
         match mode {
             Mode::Mxfp4 => {
-                let groups = values.as_chunks::<32>().0.iter().zip(packed.as_chunks_mut::<16>().0).zip(scales);
-                groups.for_each(|((v, packed), scale)| {
-                    let (code, divisor) = power_of_two(largest(v), 6.0, float);
-                    *scale = code;
-                    pack32::<4>(&scaled(v, divisor, float).map(to_e2m1), packed);
-                });
+                let groups = values.as_chunks::<32>().0.iter().zip(packed.as_chunks_mut::<16>().0);
+                for ((v, packed), code) in groups.zip(scales) {
+                    let divisor = power_of_two(largest(v), 6.0, float, code);
+                    pack32::<4>(&each(&scaled(v, divisor, float), to_e2m1), packed);
+                }
             }
             Mode::Mxfp8 => {
-                let groups = values.as_chunks::<32>().0.iter().zip(packed.as_chunks_mut::<32>().0).zip(scales);
-                groups.for_each(|((v, packed), scale)| {
-                    let (code, divisor) = power_of_two(largest(v), 448.0, float);
-                    *scale = code;
-                    *packed = scaled(v, divisor, float).map(to_e4m3);
-                });
+                let groups = values.as_chunks::<32>().0.iter().zip(packed.as_chunks_mut::<32>().0);
+                for ((v, packed), code) in groups.zip(scales) {
+                    let divisor = power_of_two(largest(v), 448.0, float, code);
+                    *packed = each(&scaled(v, divisor, float), to_e4m3);
+                }
             }
             Mode::Nvfp4 => {
-                let groups = values.as_chunks::<16>().0.iter().zip(packed.as_chunks_mut::<8>().0).zip(scales);
-                groups.for_each(|((v, packed), scale)| {
-                    *scale = to_e4m3(float.round(largest(v) / 6.0));
-                    let divisor = from_e4m3(*scale);
+                let groups = values.as_chunks::<16>().0.iter().zip(packed.as_chunks_mut::<8>().0);
+                for ((v, packed), code) in groups.zip(scales) {
+                    *code = to_e4m3(float.round(largest(v) / 6.0));
+                    let divisor = from_e4m3(*code);
+                    let codes = each(&scaled(v, divisor, float), to_e2m1);
                     // A scale that vanished leaves nothing to divide by: every code is zero.
                     let keep = if divisor == 0.0 { 0 } else { u64::MAX };
-                    let codes = scaled(v, divisor, float).map(to_e2m1);
                     for (eight, out) in codes.as_chunks::<8>().0.iter().zip(packed.as_chunks_mut::<4>().0) {
-                        let word = super::bits::pack8::<4>(u64::from_le_bytes(*eight) & keep);
-                        *out = (word as u32).to_le_bytes();
+                        *out = (pack8::<4>(u64::from_le_bytes(*eight) & keep) as u32).to_le_bytes();
                     }
-                });
+                }
             }
         }
     }
@@ -145,34 +142,51 @@ per_level! {
     fn decode(mode: Mode, float: Float, packed: &[u8], scales: &[u8], values: &mut [f32]) {
         match mode {
             Mode::Mxfp4 => {
-                let groups = values.as_chunks_mut::<32>().0.iter_mut().zip(packed.as_chunks::<16>().0).zip(scales);
-                groups.for_each(|((out, packed), scale)| {
+                let groups = values.as_chunks_mut::<32>().0.iter_mut().zip(packed.as_chunks::<16>().0);
+                for ((out, packed), scale) in groups.zip(scales) {
                     let scale = float.round(exp2(i32::from(*scale) - 127));
-                    *out = unpack32::<4>(packed).map(|code| from_e2m1(code) * scale);
-                    float.round_all(out);
-                });
-            }
-            Mode::Mxfp8 => {
-                let groups = values.as_chunks_mut::<32>().0.iter_mut().zip(packed.as_chunks::<32>().0).zip(scales);
-                groups.for_each(|((out, packed), scale)| {
-                    let scale = float.round(exp2(i32::from(*scale) - 127));
-                    *out = packed.map(|code| from_e4m3(code) * scale);
-                    float.round_all(out);
-                });
-            }
-            Mode::Nvfp4 => {
-                let groups = values.as_chunks_mut::<16>().0.iter_mut().zip(packed.as_chunks::<8>().0).zip(scales);
-                groups.for_each(|((out, packed), scale)| {
-                    let scale = from_e4m3(*scale);
-                    for (eight, bytes) in out.as_chunks_mut::<8>().0.iter_mut().zip(packed.as_chunks::<4>().0) {
-                        let codes = super::bits::spread8::<4>(u64::from(u32::from_le_bytes(*bytes))).to_le_bytes();
-                        *eight = codes.map(|code| from_e2m1(code) * scale);
+                    let codes = unpack32::<4>(packed);
+                    for (v, code) in out.iter_mut().zip(codes) {
+                        *v = from_e2m1(code) * scale;
                     }
                     float.round_all(out);
-                });
+                }
+            }
+            Mode::Mxfp8 => {
+                let groups = values.as_chunks_mut::<32>().0.iter_mut().zip(packed.as_chunks::<32>().0);
+                for ((out, packed), scale) in groups.zip(scales) {
+                    let scale = float.round(exp2(i32::from(*scale) - 127));
+                    for (v, code) in out.iter_mut().zip(packed) {
+                        *v = from_e4m3(*code) * scale;
+                    }
+                    float.round_all(out);
+                }
+            }
+            Mode::Nvfp4 => {
+                let groups = values.as_chunks_mut::<16>().0.iter_mut().zip(packed.as_chunks::<8>().0);
+                for ((out, packed), scale) in groups.zip(scales) {
+                    let scale = from_e4m3(*scale);
+                    for (eight, bytes) in out.as_chunks_mut::<8>().0.iter_mut().zip(packed.as_chunks::<4>().0) {
+                        let codes = spread8::<4>(u64::from(u32::from_le_bytes(*bytes))).to_le_bytes();
+                        for (v, code) in eight.iter_mut().zip(codes) {
+                            *v = from_e2m1(code) * scale;
+                        }
+                    }
+                    float.round_all(out);
+                }
             }
         }
     }
+}
+
+/// Codes of all values.
+#[inline(always)]
+fn each<const N: usize>(values: &[f32; N], code: impl Fn(f32) -> u8) -> [u8; N] {
+    let mut codes = [0; N];
+    for (c, v) in codes.iter_mut().zip(values) {
+        *c = code(*v);
+    }
+    codes
 }
 
 /// Largest magnitude.
@@ -184,21 +198,28 @@ fn largest<const N: usize>(values: &[f32; N]) -> f32 {
             high[i] = if v[i].abs() > high[i] { v[i].abs() } else { high[i] };
         }
     }
-    high.iter().fold(0.0, |a, b| if *b > a { *b } else { a })
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            high[i] = if high[i + half] > high[i] { high[i + half] } else { high[i] };
+        }
+    }
+    high[0]
 }
 
-/// Code and value of the least power of two that keeps `largest` within `top` codes. Their quotient is rounded to the
-/// type of the values first.
+/// The least power of two that keeps `largest` within `top`, and its code. The quotient is rounded to the type of the
+/// values first.
 #[inline(always)]
-fn power_of_two(largest: f32, top: f32, float: Float) -> (u8, f32) {
+fn power_of_two(largest: f32, top: f32, float: Float, code: &mut u8) -> f32 {
     let ratio = float.round(largest / top);
     if ratio == 0.0 {
-        return (127, 1.0);
+        *code = 127;
+        return 1.0;
     }
     // MLX lets the code of a quotient below 2^-126 wrap around, which cannot be read back; the least one serves here.
     let bits = ratio.to_bits();
-    let exponent = (bits >> 23) as i32 - 127 + i32::from(bits & 0x7f_ffff != 0);
-    ((exponent + 127) as u8, float.round(exp2(exponent)))
+    let biased = (bits >> 23) + u32::from(bits & 0x7f_ffff != 0);
+    *code = biased as u8;
+    float.round(exp2(biased as i32 - 127))
 }
 
 /// Two to the power of `exponent` in `f32`: subnormal, zero or infinite where it must be.
@@ -215,7 +236,10 @@ fn exp2(exponent: i32) -> f32 {
 /// Quotients in the type of the values.
 #[inline(always)]
 fn scaled<const N: usize>(values: &[f32; N], divisor: f32, float: Float) -> [f32; N] {
-    let mut quotients = values.map(|v| v / divisor);
+    let mut quotients = *values;
+    for v in &mut quotients {
+        *v /= divisor;
+    }
     float.round_all(&mut quotients);
     quotients
 }
@@ -224,8 +248,12 @@ fn scaled<const N: usize>(values: &[f32; N], divisor: f32, float: Float) -> [f32
 #[inline(always)]
 fn to_e2m1(value: f32) -> u8 {
     let size = value.abs();
-    let code = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0].iter().map(|edge| u8::from(size > *edge)).sum::<u8>();
-    code | if value < 0.0 && code > 0 { 8 } else { 0 }
+    let mut code = 0;
+    for edge in [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0] {
+        code += u32::from(size > edge);
+    }
+    let sign = if value < -0.25 { 8 } else { 0 };
+    (code | sign) as u8
 }
 
 /// Value of an E2M1 code.
