@@ -112,3 +112,179 @@ fn decoders_equal_gguf_py() {
         }
     }
 }
+
+/// Importance for the schemes that cannot do without.
+fn needed(scheme: SchemeRef, columns: usize) -> Option<Vec<f32>> {
+    (scheme.importance() == Importance::Required).then(|| vec![1.0; columns])
+}
+
+fn writable() -> impl Iterator<Item = SchemeRef> {
+    ggml().into_iter().filter(|s| s.can_encode())
+}
+
+#[test]
+fn the_list_is_complete() {
+    let names: Vec<&str> = ggml().iter().map(|s| s.name()).collect();
+    for name in ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0"] {
+        assert!(windlass_quant::scheme(name).unwrap().can_encode(), "{name} is not among {names:?}");
+    }
+    for name in ["iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s"] {
+        assert!(names.contains(&name), "{name} is not among {names:?}");
+    }
+}
+
+#[test]
+fn error_on_normal_values_is_below_the_ceiling() {
+    let columns = 2048;
+    let values = normal(16 * columns);
+    let power: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
+    for scheme in writable() {
+        let bytes = encode(scheme, &values, columns, needed(scheme, columns).as_deref());
+        let decoded = decode(scheme, &bytes, columns, values.len());
+        let error: f64 = values.iter().zip(&decoded).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+        let relative = (error / power).sqrt() as f32;
+        let ceiling = scheme.error_ceiling();
+        assert!(relative < ceiling && relative > ceiling / 2.0, "{}: {relative} against {ceiling}", scheme.name());
+    }
+}
+
+/// Rows that end inside a group of 16 blocks, encoded together, one by one, and at each level.
+#[test]
+fn blocks_do_not_depend_on_their_neighbours() {
+    for scheme in writable() {
+        for (rows, blocks) in [(1, 1), (1, 15), (3, 7), (1, 17), (5, 1), (2, 33)] {
+            let columns = blocks * scheme.block();
+            let values = normal(rows * columns);
+            let importance: Vec<f32> = normal(columns).iter().map(|v| v.abs() + 0.1).collect();
+            for weights in [needed(scheme, columns), Some(importance)] {
+                let weights = weights.as_deref();
+                let together = encode(scheme, &values, columns, weights);
+                let alone: Vec<u8> =
+                    values.chunks(columns).flat_map(|row| encode(scheme, row, columns, weights)).collect();
+                assert_eq!(together, alone, "{} {rows} x {columns}", scheme.name());
+                for level in LEVELS {
+                    let bytes = with_level(level, || encode(scheme, &values, columns, weights));
+                    assert_eq!(bytes, together, "{} {rows} x {columns} {level:?}", scheme.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn importance_matters_only_where_it_is_used() {
+    let columns = 1024;
+    let values = normal(4 * columns);
+    let importance: Vec<f32> = normal(columns).iter().map(|v| v * v + 0.01).collect();
+    for scheme in writable().filter(|s| s.importance() != Importance::Required) {
+        let same = encode(scheme, &values, columns, None) == encode(scheme, &values, columns, Some(&importance));
+        assert_eq!(same, scheme.importance() == Importance::Ignored, "{}", scheme.name());
+    }
+}
+
+#[test]
+fn zeros_stay_zeros() {
+    for scheme in writable() {
+        let columns = 3 * scheme.block();
+        for zero in [0.0, -0.0] {
+            let mut values = normal(columns);
+            values[scheme.block()..2 * scheme.block()].fill(zero);
+            for weights in [needed(scheme, columns), Some(vec![1.0; columns])] {
+                let bytes = encode(scheme, &values, columns, weights.as_deref());
+                let decoded = decode(scheme, &bytes, columns, columns);
+                let block = &decoded[scheme.block()..2 * scheme.block()];
+                assert!(block.iter().all(|v| *v == 0.0), "{} {zero}: {block:?}", scheme.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn extreme_finite_values_give_the_same_bytes_at_every_level() {
+    let fills = [f32::MAX, f32::MIN, f32::MIN_POSITIVE, 1e-40, -1e-45, 1e-20, 65504.0, 1e30];
+    for scheme in writable() {
+        let columns = 2 * scheme.block();
+        for (i, fill) in fills.iter().cycle().take(24).enumerate() {
+            let mut values: Vec<f32> =
+                normal(columns).iter().map(|v| v * if i < 16 { 1.0 } else { fill.abs() }).collect();
+            values.iter_mut().step_by(1 + i).for_each(|v| *v = *fill);
+            values.iter_mut().for_each(|v| *v = v.clamp(f32::MIN, f32::MAX));
+            for weights in [needed(scheme, columns), Some(vec![0.5; columns])] {
+                let weights = weights.as_deref();
+                let [portable, avx2, avx512] =
+                    LEVELS.map(|l| with_level(l, || encode(scheme, &values, columns, weights)));
+                assert!(portable == avx2 && portable == avx512, "{} {fill:e}", scheme.name());
+                decode(scheme, &portable, columns, columns);
+            }
+        }
+    }
+}
+
+#[test]
+fn values_that_are_not_finite_do_not_panic() {
+    for scheme in writable() {
+        let columns = 2 * scheme.block();
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for step in [1, 5, columns] {
+                let mut values = normal(columns);
+                values.iter_mut().step_by(step).for_each(|v| *v = bad);
+                for weights in [needed(scheme, columns), Some(vec![1.0; columns]), Some(vec![bad; columns])] {
+                    for level in LEVELS {
+                        let bytes = with_level(level, || encode(scheme, &values, columns, weights.as_deref()));
+                        with_level(level, || decode(scheme, &bytes, columns, columns));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn lengths_that_disagree_are_errors() {
+    for scheme in ggml() {
+        let (block, size) = (scheme.block(), scheme.planes()[0].per_block);
+        let decode = |bytes: usize, columns: usize, values: usize| {
+            scheme.decode(&[&vec![0; bytes]], columns, DType::F32, &mut vec![0.0; values])
+        };
+        assert!(decode(size, block, block).is_ok(), "{}", scheme.name());
+        assert!(decode(0, block, 0).is_ok());
+        for (bytes, columns, values) in
+            [(size - 1, block, block), (size + 1, block, block), (0, block, block), (size, 0, block), (size, 1, block)]
+        {
+            assert!(decode(bytes, columns, values).is_err(), "{} {bytes} {columns} {values}", scheme.name());
+        }
+        assert!(decode(size, block, block - 1).is_err() && decode(size, 2 * block, block).is_err());
+        assert!(scheme.decode(&[], block, DType::F32, &mut vec![0.0; block]).is_err());
+
+        let encode = |values: usize, columns: usize, weights: Option<usize>, bytes: usize| {
+            let weights = weights.map(|n| vec![1.0; n]);
+            let mut bytes = vec![0; bytes];
+            scheme.encode(&vec![1.0; values], columns, weights.as_deref(), DType::F32, &mut [&mut bytes])
+        };
+        assert_eq!(encode(block, block, Some(block), size).is_ok(), scheme.can_encode(), "{}", scheme.name());
+        assert!(encode(block, block, Some(block + 1), size).is_err(), "{}", scheme.name());
+        assert!(encode(block, block, Some(block), size - 1).is_err());
+        assert!(encode(block - 1, block, Some(block), size).is_err());
+        assert!(encode(block, block - 1, Some(block - 1), size).is_err());
+        assert!(encode(block, 0, Some(0), size).is_err());
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// Any bytes are a packed tensor; each level reads the same values.
+    #[test]
+    fn any_bytes_decode(seed in proptest::collection::vec(proptest::num::u8::ANY, 64..512), blocks in 1usize..5) {
+        for scheme in ggml() {
+            let columns = blocks * scheme.block();
+            let bytes: Vec<u8> = seed.iter().copied().cycle().take(packed_len(scheme, columns)).collect();
+            let bits = |level| {
+                let values = with_level(level, || decode(scheme, &bytes, columns, columns));
+                values.iter().map(|v| if v.is_nan() { 0 } else { v.to_bits() }).collect::<Vec<u32>>()
+            };
+            proptest::prop_assert_eq!(bits(Level::Portable), bits(Level::Avx2), "{}", scheme.name());
+            proptest::prop_assert_eq!(bits(Level::Portable), bits(Level::Avx512), "{}", scheme.name());
+        }
+    }
+}
