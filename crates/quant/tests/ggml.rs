@@ -1,5 +1,7 @@
 //! Every GGML scheme against llama.cpp's packed bytes and gguf-py's decoded values, at every instruction set.
 
+#![allow(clippy::unwrap_used)]
+
 use safetensors::SafeTensors;
 use windlass_quant::simd::{Level, with_level};
 use windlass_quant::{Family, Importance, SchemeRef, schemes};

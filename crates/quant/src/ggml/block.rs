@@ -47,10 +47,10 @@ impl BlockScheme {
 
     /// Lengths must agree: whole blocks to a row, whole rows, and as many bytes as the blocks take.
     fn check(&self, values: usize, columns: usize, bytes: usize) -> Result<(), Error> {
-        if columns == 0 || columns % self.block != 0 {
+        if columns == 0 || !columns.is_multiple_of(self.block) {
             return Err(self.shape_error(format!("rows of {columns} values are not whole blocks of {}", self.block)));
         }
-        if values % columns != 0 {
+        if !values.is_multiple_of(columns) {
             return Err(self.shape_error(format!("{values} values are not whole rows of {columns}")));
         }
         let expected = values / self.block * self.planes[0].per_block;

@@ -88,47 +88,39 @@ pub(super) fn inverse(scale: f32) -> f32 {
     if scale == 0.0 { 0.0 } else { 1.0 / scale }
 }
 
-/// Low four bits: value `j` in the low half of byte `j`, value `j + 16` in its high half.
+/// Low four bits: value `j` in the low half of byte `j`, value `j + 16` in its high half; 16 bytes.
 #[inline(always)]
-pub(super) fn pack_nibbles(codes: &[u8; BLOCK], bytes: &mut [u8; 16]) {
-    for j in 0..16 {
-        bytes[j] = codes[j] & 15 | codes[j + 16] << 4;
+pub(super) fn pack_nibbles(codes: &[u8; BLOCK], bytes: &mut [u8]) {
+    let (low, high) = codes.split_at(BLOCK / 2);
+    for (byte, (low, high)) in bytes.iter_mut().zip(low.iter().zip(high)) {
+        *byte = low & 15 | high << 4;
     }
 }
 
-/// The inverse of [`pack_nibbles`].
+/// Bit `i` is the fifth bit of code `i`; 4 bytes.
 #[inline(always)]
-pub(super) fn unpack_nibbles(bytes: &[u8; 16]) -> [u8; BLOCK] {
+pub(super) fn pack_fifth(codes: &[u8; BLOCK], bytes: &mut [u8]) {
+    for (byte, codes) in bytes.iter_mut().zip(codes.as_chunks::<8>().0) {
+        let fifths = u64::from_le_bytes(*codes) >> 4 & 0x0101_0101_0101_0101;
+        // The product's top byte holds the low bit of byte `i` at bit `i`.
+        *byte = (fifths.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8;
+    }
+}
+
+/// Codes of five bits: the string of fifth bits lies at `at`, the low four bits after it.
+#[inline(always)]
+pub(super) fn unpack_five<const N: usize>(block: &[u8; N], at: usize) -> [u8; BLOCK] {
+    let fifths = u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
     let mut codes = [0; BLOCK];
-    for j in 0..16 {
-        codes[j] = bytes[j] & 15;
-        codes[j + 16] = bytes[j] >> 4;
+    for j in 0..BLOCK / 2 {
+        let low = block[at + 4 + j];
+        codes[j] = low & 15 | ((fifths >> j & 1) << 4) as u8;
+        codes[j + 16] = low >> 4 | ((fifths >> (j + 16) & 1) << 4) as u8;
     }
     codes
 }
 
-/// Bit `i` is the fifth bit of code `i`.
-#[inline(always)]
-pub(super) fn pack_fifth(codes: &[u8; BLOCK]) -> [u8; 4] {
-    let mut bits = 0u32;
-    for (i, code) in codes.iter().enumerate() {
-        bits |= u32::from(code >> 4 & 1) << i;
-    }
-    bits.to_le_bytes()
-}
-
-/// Codes of five bits from their low four and the string of fifth bits.
-#[inline(always)]
-pub(super) fn unpack_five(fifth: [u8; 4], low: &[u8; 16]) -> [u8; BLOCK] {
-    let bits = u32::from_le_bytes(fifth);
-    let mut codes = unpack_nibbles(low);
-    for (i, code) in codes.iter_mut().enumerate() {
-        *code |= ((bits >> i & 1) << 4) as u8;
-    }
-    codes
-}
-
-/// A half at the start of a block, as `f32`.
+/// A half of a block, as `f32`.
 #[inline(always)]
 pub(super) fn half_at<const N: usize>(block: &[u8; N], at: usize) -> f32 {
     crate::float::f16_to_f32(u16::from_le_bytes([block[at], block[at + 1]]))

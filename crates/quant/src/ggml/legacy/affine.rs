@@ -46,17 +46,15 @@ fn quantize(x: &[f32; BLOCK], last: f32) -> (f32, f32, [u8; BLOCK]) {
 fn pack4(block: &mut [u8; BYTES4], scale: f32, min: f32, codes: &[u8; BLOCK]) {
     put_half(block, 0, scale);
     put_half(block, 2, min);
-    let (_, low) = block.split_last_chunk_mut::<16>().expect("the block holds 16 bytes of codes");
-    pack_nibbles(codes, low);
+    pack_nibbles(codes, &mut block[4..]);
 }
 
 #[inline(always)]
 fn pack5(block: &mut [u8; BYTES5], scale: f32, min: f32, codes: &[u8; BLOCK]) {
     put_half(block, 0, scale);
     put_half(block, 2, min);
-    block[4..8].copy_from_slice(&pack_fifth(codes));
-    let (_, low) = block.split_last_chunk_mut::<16>().expect("the block holds 16 bytes of codes");
-    pack_nibbles(codes, low);
+    pack_fifth(codes, &mut block[4..8]);
+    pack_nibbles(codes, &mut block[8..]);
 }
 
 per_level! {
@@ -115,8 +113,7 @@ per_level! {
     fn decode5(bytes: &[u8], values: &mut [f32]) {
         for (block, out) in bytes.as_chunks::<BYTES5>().0.iter().zip(values.as_chunks_mut::<BLOCK>().0) {
             let (scale, min) = (half_at(block, 0), half_at(block, 2));
-            let (head, low) = block.split_last_chunk::<16>().expect("the block holds 16 bytes of codes");
-            let codes = unpack_five([head[4], head[5], head[6], head[7]], low);
+            let codes = unpack_five(block, 4);
             for i in 0..BLOCK {
                 out[i] = f32::from(codes[i]) * scale + min;
             }

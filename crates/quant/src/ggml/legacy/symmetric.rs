@@ -44,16 +44,14 @@ fn quantize(x: &[f32; BLOCK], half: f32) -> (f32, [u8; BLOCK]) {
 #[inline(always)]
 fn pack4(block: &mut [u8; BYTES4], scale: f32, codes: &[u8; BLOCK]) {
     put_half(block, 0, scale);
-    let (_, low) = block.split_last_chunk_mut::<16>().expect("the block holds 16 bytes of codes");
-    pack_nibbles(codes, low);
+    pack_nibbles(codes, &mut block[2..]);
 }
 
 #[inline(always)]
 fn pack5(block: &mut [u8; BYTES5], scale: f32, codes: &[u8; BLOCK]) {
     put_half(block, 0, scale);
-    block[2..6].copy_from_slice(&pack_fifth(codes));
-    let (_, low) = block.split_last_chunk_mut::<16>().expect("the block holds 16 bytes of codes");
-    pack_nibbles(codes, low);
+    pack_fifth(codes, &mut block[2..6]);
+    pack_nibbles(codes, &mut block[6..]);
 }
 
 per_level! {
@@ -112,16 +110,10 @@ per_level! {
     fn decode5(bytes: &[u8], values: &mut [f32]) {
         for (block, out) in bytes.as_chunks::<BYTES5>().0.iter().zip(values.as_chunks_mut::<BLOCK>().0) {
             let scale = half_at(block, 0);
-            let codes = unpack5(block);
+            let codes = unpack_five(block, 2);
             for i in 0..BLOCK {
                 out[i] = (f32::from(codes[i]) - 16.0) * scale;
             }
         }
     }
-}
-
-#[inline(always)]
-fn unpack5(block: &[u8; BYTES5]) -> [u8; BLOCK] {
-    let (head, low) = block.split_last_chunk::<16>().expect("the block holds 16 bytes of codes");
-    unpack_five([head[2], head[3], head[4], head[5]], low)
 }

@@ -135,7 +135,7 @@ fn encode_nl_blocks(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]
         let scales = scales(values, importance, i * LANES, 1);
         for ((block, x), scale) in out.iter_mut().zip(&values[i * LANES..]).zip(scales) {
             put_half(block, 0, scale);
-            pack_codes(&codes(x, inverse(scale)), &mut block[2..]);
+            pack_nibbles(&codes(x, inverse(scale)), &mut block[2..]);
         }
     }
 }
@@ -164,20 +164,13 @@ fn pack_xs(block: &mut [u8; XS_BYTES], x: &[[f32; GROUP]], scales: &[f32; XS_GRO
     for (g, x) in x.iter().enumerate() {
         let steps = nearest(inverse_scale * scales[g]).clamp(-32.0, 31.0);
         let codes = codes(x, inverse(scale * steps));
-        pack_codes(&codes, &mut block[8 + 16 * g..]);
+        pack_nibbles(&codes, &mut block[8 + 16 * g..]);
         let steps = (steps + 32.0) as u16;
         low |= u32::from(steps & 15) << (4 * g);
         high |= (steps >> 4) << (2 * g);
     }
     block[2..4].copy_from_slice(&high.to_le_bytes());
     block[4..8].copy_from_slice(&low.to_le_bytes());
-}
-
-#[inline(always)]
-fn pack_codes(codes: &[u8; GROUP], bytes: &mut [u8]) {
-    if let Some(bytes) = bytes.first_chunk_mut::<16>() {
-        pack_nibbles(codes, bytes);
-    }
 }
 
 per_level! {

@@ -59,7 +59,7 @@ per_level! {
                         number = number * 3 + if n < count { u16::from(codes[first + n * width + m]) } else { 0 };
                     }
                     // As a fraction of 243 in 256ths, rounded up, so that multiplying by 3 brings out digit by digit.
-                    block[at + m] = ((u32::from(number) * 256 + 242) / 243) as u8;
+                    block[at + m] = (u32::from(number) * 256).div_ceil(243) as u8;
                 }
             }
         }
@@ -74,7 +74,7 @@ per_level! {
                 for n in 0..count {
                     for m in 0..width {
                         let fraction = block[at + m].wrapping_mul(POWERS_OF_3[n]);
-                        let digit = u16::from(fraction) * 3 >> 8;
+                        let digit = (u16::from(fraction) * 3) >> 8;
                         out[first + n * width + m] = (f32::from(digit) - 1.0) * scale;
                     }
                 }
