@@ -5,9 +5,11 @@ pub mod float;
 pub mod ggml;
 pub mod mlx;
 mod registry;
+mod repack;
 mod scheme;
 pub mod simd;
 
 pub use error::Error;
 pub use registry::{nearest, register, scheme, schemes};
+pub use repack::{Repack, repack};
 pub use scheme::{Family, Grid, Importance, Packing, Plane, PlaneType, Scheme, SchemeRef};

@@ -22,15 +22,15 @@ pub fn schemes() -> Vec<SchemeRef> {
 const LANES: usize = 16;
 
 /// Float types that MLX computes in.
-#[derive(Clone, Copy)]
-enum Float {
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Float {
     F32,
     F16,
     Bf16,
 }
 
 impl Float {
-    fn new(scheme: &'static str, dtype: DType) -> Result<Float, Error> {
+    pub(crate) fn new(scheme: &'static str, dtype: DType) -> Result<Float, Error> {
         match dtype {
             DType::F32 => Ok(Float::F32),
             DType::F16 => Ok(Float::F16),
@@ -40,13 +40,13 @@ impl Float {
     }
 
     #[inline(always)]
-    fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         if let Float::F32 = self { 4 } else { 2 }
     }
 
     /// Rounds to this type.
     #[inline(always)]
-    fn round(self, value: f32) -> f32 {
+    pub(crate) fn round(self, value: f32) -> f32 {
         match self {
             Float::F32 => value,
             Float::F16 => round_f16(value),
@@ -74,7 +74,7 @@ impl Float {
 
     /// Element `index` of an array of this type; the caller has checked the length.
     #[inline(always)]
-    fn read(self, bytes: &[u8], index: usize) -> f32 {
+    pub(crate) fn read(self, bytes: &[u8], index: usize) -> f32 {
         let at = index * self.size();
         let half = |b: &[u8]| u16::from_le_bytes([b[at], b[at + 1]]);
         match self {
@@ -86,7 +86,7 @@ impl Float {
 
     /// Rounds and stores element `index` of an array of this type.
     #[inline(always)]
-    fn write(self, value: f32, bytes: &mut [u8], index: usize) {
+    pub(crate) fn write(self, value: f32, bytes: &mut [u8], index: usize) {
         let at = index * self.size();
         match self {
             Float::F32 => bytes[at..at + 4].copy_from_slice(&value.to_le_bytes()),
@@ -114,7 +114,7 @@ fn round_bf16(value: f32) -> f32 {
 }
 
 /// Checks that `values` are whole rows of whole groups and that each plane has the bytes they need.
-fn check<'a>(
+pub(crate) fn check<'a>(
     scheme: &'static str,
     (values, columns, group): (usize, usize, usize),
     bytes_per_group: &[usize],
