@@ -1,9 +1,10 @@
 //! Q4_1 and Q5_1: codes times a scale, plus a minimum.
 
-use super::search::{affine, each_weighted};
+use super::search::{Rows, affine};
 use crate::Grid;
 use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
 use crate::ggml::codes::*;
+use crate::ggml::lanes::LANES;
 use crate::simd::per_level;
 
 const BYTES4: usize = 4 + 16;
@@ -77,23 +78,27 @@ per_level! {
 
 per_level! {
     fn weighted4(rows: Weighted<'_>, bytes: &mut [u8]) {
-        each_weighted::<BYTES4>(
-            rows,
-            bytes,
-            |x, w| affine(x, w, 15.0),
-            |block, found, lane| pack4(block, found.scale[lane], found.min[lane], &found.codes(lane)),
-        );
+        let rows = Rows::new(rows);
+        for (i, blocks) in bytes.as_chunks_mut::<BYTES4>().0.chunks_mut(LANES).enumerate() {
+            let (x, weights) = rows.lanes(i * LANES);
+            let found = affine(&x, &weights, 15.0);
+            for (lane, block) in blocks.iter_mut().enumerate() {
+                pack4(block, found.scale[lane], found.min[lane], &found.codes(lane));
+            }
+        }
     }
 }
 
 per_level! {
     fn weighted5(rows: Weighted<'_>, bytes: &mut [u8]) {
-        each_weighted::<BYTES5>(
-            rows,
-            bytes,
-            |x, w| affine(x, w, 31.0),
-            |block, found, lane| pack5(block, found.scale[lane], found.min[lane], &found.codes(lane)),
-        );
+        let rows = Rows::new(rows);
+        for (i, blocks) in bytes.as_chunks_mut::<BYTES5>().0.chunks_mut(LANES).enumerate() {
+            let (x, weights) = rows.lanes(i * LANES);
+            let found = affine(&x, &weights, 31.0);
+            for (lane, block) in blocks.iter_mut().enumerate() {
+                pack5(block, found.scale[lane], found.min[lane], &found.codes(lane));
+            }
+        }
     }
 }
 

@@ -26,33 +26,40 @@ impl<const N: usize> Found<N> {
     }
 }
 
-/// Runs `search` on groups of blocks and hands each block's result to `pack`.
-#[inline(always)]
-pub(super) fn each_weighted<const BYTES: usize>(
-    rows: Weighted<'_>,
-    bytes: &mut [u8],
-    search: impl Fn(&Blocks<LANES>, &Blocks<LANES>) -> Found<LANES>,
-    pack: impl Fn(&mut [u8; BYTES], &Found<LANES>, usize),
-) {
-    let values = rows.values.as_chunks::<BLOCK>().0;
-    let importance = rows.importance.as_chunks::<BLOCK>().0;
-    let energy: Vec<f32> = rows.values.chunks(rows.importance.len()).map(mean_square).collect();
-    for (group, out) in bytes.as_chunks_mut::<BYTES>().0.chunks_mut(LANES).enumerate() {
-        let from = group * LANES;
-        let x = transpose(&values[from..from + out.len()]);
+/// Rows of blocks and what the weights of their values rest on.
+pub(super) struct Rows<'a> {
+    values: &'a [[f32; BLOCK]],
+    importance: &'a [[f32; BLOCK]],
+    /// Mean square of each row.
+    energy: Vec<f32>,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(rows: Weighted<'a>) -> Self {
+        Self {
+            values: rows.values.as_chunks().0,
+            importance: rows.importance.as_chunks().0,
+            energy: rows.values.chunks(rows.importance.len()).map(mean_square).collect(),
+        }
+    }
+
+    /// Values and weights of the blocks from `first` on, as many as there are lanes or blocks left.
+    #[inline(always)]
+    pub(super) fn lanes(&self, first: usize) -> (Blocks<LANES>, Blocks<LANES>) {
+        let last = self.values.len().min(first + LANES);
+        let x = transpose(&self.values[first..last]);
         let (mut columns, mut sigma2) = ([[0.0; BLOCK]; LANES], [0.0; LANES]);
-        for lane in 0..out.len() {
-            columns[lane] = importance[(from + lane) % importance.len()];
-            sigma2[lane] = energy[(from + lane) / importance.len()];
+        for block in first..last {
+            columns[block - first] = self.importance[block % self.importance.len()];
+            sigma2[block - first] = self.energy[block / self.importance.len()];
         }
-        let mut weights = transpose(&columns);
+        let mut weights: Blocks<LANES> = transpose(&columns);
         for (w, x) in weights.iter_mut().zip(&x) {
-            *w = zip(*w, zip(sigma2, *x, |s, v| (s + v * v).sqrt()), |w, s| w * s);
+            for n in 0..LANES {
+                w[n] *= (sigma2[n] + x[n] * x[n]).sqrt();
+            }
         }
-        let found = search(&x, &weights);
-        for (lane, block) in out.iter_mut().enumerate() {
-            pack(block, &found, lane);
-        }
+        (x, weights)
     }
 }
 
@@ -64,25 +71,13 @@ fn mean_square(row: &[f32]) -> f32 {
 #[inline(always)]
 pub(super) fn symmetric<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, half: f32) -> Found<N> {
     let (max, magnitude) = largest(x);
-    let code = |inverse: f32, v: f32| nearest(inverse * v).clamp(-half, half - 1.0);
-    let sums = |inverse: [f32; N]| {
-        let (mut lx, mut l2) = ([0.0; N], [0.0; N]);
-        for (x, w) in x.iter().zip(weights) {
-            for n in 0..N {
-                let l = code(inverse[n], x[n]);
-                lx[n] += w[n] * x[n] * l;
-                l2[n] += w[n] * l * l;
-            }
-        }
-        (lx, l2)
-    };
     let mut inverse = map(max, |max| -half / max);
-    let (lx, l2) = sums(inverse);
+    let (lx, l2) = symmetric_sums(x, weights, half, inverse);
     let mut scale = zip(lx, l2, |lx, l2| if l2 == 0.0 { 0.0 } else { lx / l2 });
     let mut best = zip(scale, lx, |scale, lx| scale * lx);
     for step in (-9i8..=9).filter(|step| *step != 0) {
         let trial = map(max, |max| -(half + 0.1 * f32::from(step)) / max);
-        let (lx, l2) = sums(trial);
+        let (lx, l2) = symmetric_sums(x, weights, half, trial);
         for n in 0..N {
             let better = l2[n] > 0.0 && lx[n] * lx[n] > best[n] * l2[n];
             let fitted = lx[n] / l2[n];
@@ -94,10 +89,30 @@ pub(super) fn symmetric<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, half
     let mut codes = [[0.0; N]; BLOCK];
     for (codes, x) in codes.iter_mut().zip(x) {
         for n in 0..N {
-            codes[n] = if magnitude[n] < NOTHING { 0.0 } else { code(inverse[n], x[n]) + half };
+            codes[n] =
+                if magnitude[n] < NOTHING { 0.0 } else { limit(nearest(inverse[n] * x[n]), -half, half - 1.0) + half };
         }
     }
     Found { scale: zip(scale, magnitude, |s, m| if m < NOTHING { 0.0 } else { s }), min: [0.0; N], codes }
+}
+
+/// Weighted sums of values times codes, and of codes squared.
+#[inline(always)]
+fn symmetric_sums<const N: usize>(
+    x: &Blocks<N>,
+    weights: &Blocks<N>,
+    half: f32,
+    inverse: [f32; N],
+) -> ([f32; N], [f32; N]) {
+    let (mut lx, mut l2) = ([0.0; N], [0.0; N]);
+    for (x, w) in x.iter().zip(weights) {
+        for n in 0..N {
+            let l = limit(nearest(inverse[n] * x[n]), -half, half - 1.0);
+            lx[n] += w[n] * x[n] * l;
+            l2[n] += w[n] * l * l;
+        }
+    }
+    (lx, l2)
 }
 
 /// The scale and minimum (at most 0) whose codes, from 0 to `last`, fit best; 37 candidates.
@@ -116,29 +131,18 @@ pub(super) fn affine<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, last: f
     }
     min = map(min, |min| if min > 0.0 { 0.0 } else { min });
     let flat: [bool; N] = std::array::from_fn(|n| max[n] <= min[n]);
-    let code = |inverse: f32, from: f32, v: f32| nearest(inverse * (v - from)).clamp(0.0, last);
-    let error = |inverse: &[f32; N], from: &[f32; N], scale: &[f32; N], min: &[f32; N]| {
-        let mut error = [0.0; N];
-        for (x, w) in x.iter().zip(weights) {
-            for n in 0..N {
-                let difference = scale[n] * code(inverse[n], from[n], x[n]) + min[n] - x[n];
-                error[n] += w[n] * (difference * difference);
-            }
-        }
-        error
-    };
-
     // Codes are those of the candidate kept last: of its inverse scale and of the minimum that held when it was tried.
     let mut inverse = zip(max, min, |max, min| last / (max - min));
     let mut from = min;
     let mut scale = map(inverse, |i| 1.0 / i);
-    let mut best = error(&inverse, &from, &scale, &min);
+    let mut best = affine_error(x, weights, &Candidate { inverse, from, last }, &scale, &min);
     for step in 0..=36u8 {
         let trial = zip(max, min, |max, min| (-0.9 + 0.05 * f32::from(step) + last) / (max - min));
+        let candidate = Candidate { inverse: trial, from: min, last };
         let (mut sum_l, mut sum_l2, mut sum_xl) = ([0.0; N], [0.0; N], [0.0; N]);
         for (x, w) in x.iter().zip(weights) {
             for n in 0..N {
-                let l = code(trial[n], min[n], x[n]);
+                let l = candidate.code(n, x[n]);
                 sum_l[n] += w[n] * l;
                 sum_l2[n] += w[n] * l * l;
                 sum_xl[n] += w[n] * l * x[n];
@@ -154,7 +158,7 @@ pub(super) fn affine<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, last: f
             fitted[n] = if above { sum_xl[n] / sum_l2[n] } else { fitted[n] };
             offset[n] = if above { 0.0 } else { offset[n] };
         }
-        let trial_error = error(&trial, &min, &fitted, &offset);
+        let trial_error = affine_error(x, weights, &candidate, &fitted, &offset);
         for n in 0..N {
             let better = solvable[n] && trial_error[n] < best[n];
             inverse[n] = if better { trial[n] } else { inverse[n] };
@@ -164,11 +168,52 @@ pub(super) fn affine<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, last: f
             min[n] = if better { offset[n] } else { min[n] };
         }
     }
+    let kept = Candidate { inverse, from, last };
     let mut codes = [[0.0; N]; BLOCK];
     for (codes, x) in codes.iter_mut().zip(x) {
         for n in 0..N {
-            codes[n] = if flat[n] { 0.0 } else { code(inverse[n], from[n], x[n]) };
+            codes[n] = if flat[n] { 0.0 } else { kept.code(n, x[n]) };
         }
     }
     Found { scale: std::array::from_fn(|n| if flat[n] { 0.0 } else { scale[n] }), min, codes }
+}
+
+/// How codes of [`affine`] follow from values: `(value - from) * inverse`, rounded, from 0 to `last`.
+struct Candidate<const N: usize> {
+    inverse: [f32; N],
+    from: [f32; N],
+    last: f32,
+}
+
+impl<const N: usize> Candidate<N> {
+    #[inline(always)]
+    fn code(&self, lane: usize, value: f32) -> f32 {
+        limit(nearest(self.inverse[lane] * (value - self.from[lane])), 0.0, self.last)
+    }
+}
+
+/// The weighted square error of a candidate's codes with this scale and minimum.
+#[inline(always)]
+fn affine_error<const N: usize>(
+    x: &Blocks<N>,
+    weights: &Blocks<N>,
+    candidate: &Candidate<N>,
+    scale: &[f32; N],
+    min: &[f32; N],
+) -> [f32; N] {
+    let mut error = [0.0; N];
+    for (x, w) in x.iter().zip(weights) {
+        for n in 0..N {
+            let difference = scale[n] * candidate.code(n, x[n]) + min[n] - x[n];
+            error[n] += w[n] * (difference * difference);
+        }
+    }
+    error
+}
+
+/// Between `low` and `high`; `high` for not-a-number. One instruction each, unlike `clamp`.
+#[inline(always)]
+fn limit(value: f32, low: f32, high: f32) -> f32 {
+    let value = if value < high { value } else { high };
+    if value > low { value } else { low }
 }

@@ -1,9 +1,10 @@
 //! Q4_0 and Q5_0: codes around zero times a scale, which the largest value's sign goes into.
 
-use super::search::{each_weighted, symmetric};
+use super::search::{Rows, symmetric};
 use crate::Grid;
 use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
 use crate::ggml::codes::*;
+use crate::ggml::lanes::LANES;
 use crate::simd::per_level;
 
 const BYTES4: usize = 2 + 16;
@@ -74,23 +75,27 @@ per_level! {
 
 per_level! {
     fn weighted4(rows: Weighted<'_>, bytes: &mut [u8]) {
-        each_weighted::<BYTES4>(
-            rows,
-            bytes,
-            |x, w| symmetric(x, w, 8.0),
-            |block, found, lane| pack4(block, found.scale[lane], &found.codes(lane)),
-        );
+        let rows = Rows::new(rows);
+        for (i, blocks) in bytes.as_chunks_mut::<BYTES4>().0.chunks_mut(LANES).enumerate() {
+            let (x, weights) = rows.lanes(i * LANES);
+            let found = symmetric(&x, &weights, 8.0);
+            for (lane, block) in blocks.iter_mut().enumerate() {
+                pack4(block, found.scale[lane], &found.codes(lane));
+            }
+        }
     }
 }
 
 per_level! {
     fn weighted5(rows: Weighted<'_>, bytes: &mut [u8]) {
-        each_weighted::<BYTES5>(
-            rows,
-            bytes,
-            |x, w| symmetric(x, w, 16.0),
-            |block, found, lane| pack5(block, found.scale[lane], &found.codes(lane)),
-        );
+        let rows = Rows::new(rows);
+        for (i, blocks) in bytes.as_chunks_mut::<BYTES5>().0.chunks_mut(LANES).enumerate() {
+            let (x, weights) = rows.lanes(i * LANES);
+            let found = symmetric(&x, &weights, 16.0);
+            for (lane, block) in blocks.iter_mut().enumerate() {
+                pack5(block, found.scale[lane], &found.codes(lane));
+            }
+        }
     }
 }
 

@@ -69,26 +69,29 @@ fn codes(x: &[f32; GROUP], inverse: f32) -> [u8; GROUP] {
     codes
 }
 
+/// Weighted sums of values times their nearest codes' values, and of the latter squared.
+#[inline(always)]
+fn sums<const N: usize>(x: &Groups<N>, weights: &Groups<N>, inverse: [f32; N]) -> ([f32; N], [f32; N]) {
+    let (mut qx, mut q2) = ([0.0; N], [0.0; N]);
+    for (x, w) in x.iter().zip(weights) {
+        for n in 0..N {
+            let q = snap(inverse[n] * x[n]);
+            qx[n] += w[n] * q * x[n];
+            q2[n] += w[n] * q * q;
+        }
+    }
+    (qx, q2)
+}
+
 /// The scale of each group that fits best; 16 candidates.
 #[inline(always)]
 fn search<const N: usize>(x: &Groups<N>, weights: &Groups<N>) -> [f32; N] {
     let (max, magnitude) = largest(x);
-    let sums = |inverse: [f32; N]| {
-        let (mut qx, mut q2) = ([0.0; N], [0.0; N]);
-        for (x, w) in x.iter().zip(weights) {
-            for n in 0..N {
-                let q = snap(inverse[n] * x[n]);
-                qx[n] += w[n] * q * x[n];
-                q2[n] += w[n] * q * q;
-            }
-        }
-        (qx, q2)
-    };
-    let (qx, q2) = sums(map(max, |max| 1.0 / (-max / VALUES[0])));
+    let (qx, q2) = sums(x, weights, map(max, |max| 1.0 / (-max / VALUES[0])));
     let mut scale = zip(qx, q2, |qx, q2| if q2 > 0.0 { qx / q2 } else { 0.0 });
     let mut best = zip(scale, qx, |scale, qx| scale * qx);
     for step in -7i8..=7 {
-        let (qx, q2) = sums(map(max, |max| (f32::from(step) + VALUES[0]) / max));
+        let (qx, q2) = sums(x, weights, map(max, |max| (f32::from(step) + VALUES[0]) / max));
         for n in 0..N {
             let better = q2[n] > 0.0 && qx[n] * qx[n] > best[n] * q2[n];
             let fitted = qx[n] / q2[n];
