@@ -1,0 +1,244 @@
+//! Q2_K, Q4_K and Q5_K: sub-blocks with a scale and a minimum, both coded in turn on a grid of the super-block.
+
+use crate::float::{f16_to_f32, f32_to_f16_bits};
+
+use super::batch::{BatchCodes, SUPER, WEIGHTED_STEPS};
+use super::lanes::{self, AffineFit};
+use super::search::{self, Steps, nearest};
+use super::vector::{Ints, LANES, Lanes, Mask};
+
+/// What the formats differ in; sub-blocks have `SUB` values.
+pub(super) trait AffineFormat<const SUB: usize> {
+    /// Largest code of a value.
+    const MAX_CODE: i32;
+    /// Largest code of a scale or minimum.
+    const MAX_SCALE: i32;
+    /// The search without importance.
+    const STEPS: Steps;
+    /// Without importance: weights are magnitudes and errors count by magnitude. Otherwise the root mean square of the
+    /// sub-block is added to the weight, and errors count by their squares.
+    const ABSOLUTE: bool;
+    /// With importance: `sigma2` is the sum of squares of the super-block divided by this.
+    const SIGMA_DIVISOR: f32;
+}
+
+/// A coded super-block. Formats with 8 sub-blocks use the first 8 scales and minima.
+pub(super) struct AffineBlock {
+    /// Bits of half-precision floats.
+    pub scale: u16,
+    pub min: u16,
+    pub scales: [u8; 16],
+    pub mins: [u8; 16],
+    pub codes: [u8; SUPER],
+}
+
+impl Default for AffineBlock {
+    fn default() -> Self {
+        Self { scale: 0, min: 0, scales: [0; 16], mins: [0; 16], codes: [0; SUPER] }
+    }
+}
+
+/// Codes one super-block.
+pub(super) fn one<F: AffineFormat<SUB>, const SUB: usize>(
+    x: &[f32; SUPER],
+    importance: Option<&[f32; SUPER]>,
+) -> AffineBlock {
+    let mut block = AffineBlock::default();
+    let (mut scales, mut mins, mut sums) = ([0.0; 16], [0.0; 16], [0.0; 16]);
+    let count = SUPER / SUB;
+    let sigma2 = x.iter().fold(0.0, |sum, x| sum + x * x) / F::SIGMA_DIVISOR;
+    for (j, x) in x.as_chunks::<SUB>().0.iter().enumerate() {
+        let codes = &mut block.codes[SUB * j..][..SUB];
+        let mut weights = [0.0; SUB];
+        (scales[j], mins[j]) = match importance {
+            Some(importance) => {
+                for ((w, &x), &i) in weights.iter_mut().zip(x).zip(&importance[SUB * j..]) {
+                    *w = i * (sigma2 + x * x).sqrt();
+                }
+                sums[j] = weights.iter().fold(0.0, |sum, w| sum + w);
+                search::affine(x, &weights, F::MAX_CODE, WEIGHTED_STEPS, false, codes)
+            }
+            None => {
+                let mean = (x.iter().fold(0.0, |sum, x| sum + x * x) / SUB as f32).sqrt();
+                for (w, &x) in weights.iter_mut().zip(x) {
+                    *w = if F::ABSOLUTE { x.abs() } else { mean + x.abs() };
+                }
+                search::affine(x, &weights, F::MAX_CODE, F::STEPS, F::ABSOLUTE, codes)
+            }
+        };
+    }
+    let (sums, weighted) = (&sums[..count], importance.is_some());
+    block.scale = f32_to_f16_bits(grid::<F, SUB>(&scales[..count], sums, weighted, &mut block.scales));
+    block.min = f32_to_f16_bits(grid::<F, SUB>(&mins[..count], sums, weighted, &mut block.mins));
+    for (j, (x, codes)) in x.as_chunks::<SUB>().0.iter().zip(block.codes.as_chunks_mut::<SUB>().0).enumerate() {
+        let scale = f16_to_f32(block.scale) * f32::from(block.scales[j]);
+        let min = f16_to_f32(block.min) * f32::from(block.mins[j]);
+        if scale != 0.0 {
+            for (code, &x) in codes.iter_mut().zip(x) {
+                *code = nearest((x + min) / scale).min(F::MAX_CODE).max(0) as u8;
+            }
+        }
+    }
+    block
+}
+
+/// Codes the scales (or minima) of sub-blocks, and returns the step of their grid.
+fn grid<F: AffineFormat<SUB>, const SUB: usize>(
+    scales: &[f32],
+    weights: &[f32],
+    weighted: bool,
+    codes: &mut [u8; 16],
+) -> f32 {
+    let limit = F::MAX_SCALE as u8;
+    let step = if weighted {
+        search::positive(scales, weights, F::MAX_SCALE, &mut codes[..scales.len()])
+    } else {
+        let max = scales.iter().fold(0.0, |max, &scale| if scale > max { scale } else { max });
+        let inverse = if max > 0.0 { F::MAX_SCALE as f32 / max } else { 0.0 };
+        for (code, scale) in codes.iter_mut().zip(scales) {
+            *code = nearest(inverse * scale) as u8;
+        }
+        max / F::MAX_SCALE as f32
+    };
+    for code in codes {
+        *code = (*code).min(limit);
+    }
+    step
+}
+
+/// Codes one super-block per lane, like [`one`].
+#[inline(always)]
+pub(super) fn many<F: AffineFormat<SUB>, const SUB: usize>(
+    x: &[Lanes; SUPER],
+    importance: Option<&[Lanes; SUPER]>,
+    blocks: &mut [AffineBlock; LANES],
+    codes: &mut BatchCodes,
+) -> Mask {
+    let (mut scales, mut mins, mut sums) = ([Lanes::ZERO; 16], [Lanes::ZERO; 16], [Lanes::ZERO; 16]);
+    let mut fits = [None; 16];
+    let mut odd = Mask::NONE;
+    let sigma2 = if importance.is_some() { sum_of_squares(x) / Lanes::all(F::SIGMA_DIVISOR) } else { Lanes::ZERO };
+    for (pair, x) in x.as_chunks::<SUB>().0.as_chunks::<2>().0.iter().enumerate() {
+        let mut weights = [[Lanes::ZERO; SUB]; 2];
+        for (k, (weights, x)) in weights.iter_mut().zip(x).enumerate() {
+            match importance {
+                Some(importance) => {
+                    let importance = &importance[SUB * (2 * pair + k)..];
+                    sums[2 * pair + k] = importance_weights(x, importance, sigma2, weights);
+                }
+                None => plain_weights::<SUB>(x, F::ABSOLUTE, weights),
+            }
+        }
+        let (x, weights) = ([&x[0], &x[1]], [&weights[0], &weights[1]]);
+        let found = match importance {
+            Some(_) => lanes::affine::<SUB, false>(x, weights, F::MAX_CODE, WEIGHTED_STEPS),
+            None if F::ABSOLUTE => lanes::affine::<SUB, true>(x, weights, F::MAX_CODE, F::STEPS),
+            None => lanes::affine::<SUB, false>(x, weights, F::MAX_CODE, F::STEPS),
+        };
+        for (k, fit) in found.into_iter().enumerate() {
+            let j = 2 * pair + k;
+            (scales[j], mins[j], fits[j]) = (fit.scale, fit.min, Some(fit));
+            odd = odd | fit.odd;
+        }
+    }
+    let count = SUPER / SUB;
+    let weights = importance.map(|_| &sums[..count]);
+    let mut scale_codes = [Ints::all(0); 16];
+    let mut min_codes = [Ints::all(0); 16];
+    let scale = grid_lanes::<F, SUB>(&scales[..count], weights, &mut scale_codes[..count]).to_f16();
+    let min = grid_lanes::<F, SUB>(&mins[..count], weights, &mut min_codes[..count]).to_f16();
+    let (scale_step, min_step) = (Lanes::from_f16(scale), Lanes::from_f16(min));
+    for (j, (x, codes)) in x.as_chunks::<SUB>().0.iter().zip(codes.as_chunks_mut::<SUB>().0).enumerate() {
+        let scale = scale_step * scale_codes[j].to_f32();
+        let min = min_step * min_codes[j].to_f32();
+        requantize(x, scale, min, F::MAX_CODE, fits[j].as_ref(), codes);
+    }
+    for (n, block) in blocks.iter_mut().enumerate() {
+        (block.scale, block.min) = (scale[n], min[n]);
+        for j in 0..count {
+            block.scales[j] = scale_codes[j].0[n] as u8;
+            block.mins[j] = min_codes[j].0[n] as u8;
+        }
+    }
+    odd
+}
+
+/// Codes of values on the grid as it is stored; where the stored scale is zero, the codes of the search stay.
+#[inline(always)]
+fn requantize<const SUB: usize>(
+    x: &[Lanes; SUB],
+    scale: Lanes,
+    min: Lanes,
+    max_code: i32,
+    fit: Option<&AffineFit>,
+    codes: &mut [[u8; LANES]; SUB],
+) {
+    let gone = scale.eq(Lanes::ZERO);
+    let fit = fit.filter(|_| gone.any());
+    for (codes, &x) in codes.iter_mut().zip(x) {
+        let mut code = ((x + min) / scale).nearest().clamp(0, max_code);
+        if let Some(fit) = fit {
+            code = gone.pick_ints(fit.code(x, max_code), code);
+        }
+        *codes = code.to_bytes();
+    }
+}
+
+#[inline(always)]
+pub(super) fn sum_of_squares(x: &[Lanes]) -> Lanes {
+    let mut sum = Lanes::ZERO;
+    for &x in x {
+        sum = sum + x * x;
+    }
+    sum
+}
+
+/// Weights by importance; returns their sum.
+#[inline(always)]
+pub(super) fn importance_weights<const SUB: usize>(
+    x: &[Lanes; SUB],
+    importance: &[Lanes],
+    sigma2: Lanes,
+    weights: &mut [Lanes; SUB],
+) -> Lanes {
+    let mut sum = Lanes::ZERO;
+    for ((w, &x), &i) in weights.iter_mut().zip(x).zip(importance) {
+        *w = i * (sigma2 + x * x).sqrt();
+        sum = sum + *w;
+    }
+    sum
+}
+
+#[inline(always)]
+fn plain_weights<const SUB: usize>(x: &[Lanes; SUB], absolute: bool, weights: &mut [Lanes; SUB]) {
+    let mean = (sum_of_squares(x) / Lanes::all(SUB as f32)).sqrt();
+    for (w, &x) in weights.iter_mut().zip(x) {
+        *w = if absolute { x.abs() } else { mean + x.abs() };
+    }
+}
+
+#[inline(always)]
+fn grid_lanes<F: AffineFormat<SUB>, const SUB: usize>(
+    scales: &[Lanes],
+    weights: Option<&[Lanes]>,
+    codes: &mut [Ints],
+) -> Lanes {
+    let steps = Lanes::all(F::MAX_SCALE as f32);
+    let step = if let Some(weights) = weights {
+        lanes::positive(scales, weights, F::MAX_SCALE, codes)
+    } else {
+        let mut max = Lanes::ZERO;
+        for &scale in scales {
+            max = scale.max(max);
+        }
+        let inverse = max.gt(Lanes::ZERO).pick(steps / max, Lanes::ZERO);
+        for (code, &scale) in codes.iter_mut().zip(scales) {
+            *code = (inverse * scale).nearest().low_bits(255);
+        }
+        max / steps
+    };
+    for code in codes {
+        *code = code.min(F::MAX_SCALE);
+    }
+    step
+}

@@ -1,0 +1,93 @@
+//! Cuts rows into super-blocks and codes sixteen of them at a time.
+
+use crate::ggml::block::Weighted;
+
+use super::search::Steps;
+use super::vector::{LANES, Lanes, Mask};
+
+/// Values of a super-block.
+pub(super) const SUPER: usize = 256;
+
+/// Searches with importance all try these.
+pub(super) const WEIGHTED_STEPS: Steps = Steps { first: -0.9, delta: 0.05, count: 36 };
+
+/// Codes of a batch: value `i` of super-block `n` has code `[i][n]`.
+pub(super) type BatchCodes = [[u8; LANES]; SUPER];
+
+/// How super-blocks of a format are coded: one alone, and sixteen in lanes with the same result.
+pub(super) trait Coder {
+    /// Scales and codes of one super-block.
+    type Block: Default;
+    /// Bytes of one super-block.
+    const BYTES: usize;
+
+    /// One super-block; `weights` are the importance of its columns.
+    fn one(x: &[f32; SUPER], weights: Option<&[f32; SUPER]>) -> Self::Block;
+
+    /// One super-block per lane: all but the codes of values go to `blocks`. Lanes of the answer must be coded by [`Coder::one`].
+    fn many(
+        x: &[Lanes; SUPER],
+        weights: Option<&[Lanes; SUPER]>,
+        blocks: &mut [Self::Block; LANES],
+        codes: &mut BatchCodes,
+    ) -> Mask;
+
+    fn codes(block: &mut Self::Block) -> &mut [u8; SUPER];
+
+    fn pack(block: &Self::Block, bytes: &mut [u8]);
+}
+
+/// Codes whole rows; the lengths are checked.
+#[inline(always)]
+pub(super) fn encode<C: Coder>(rows: Weighted<'_>, bytes: &mut [u8]) {
+    let (blocks, _) = rows.values.as_chunks::<SUPER>();
+    let (importance, _) = rows.importance.as_chunks::<SUPER>();
+    let weights = |n: usize| (!importance.is_empty()).then(|| &importance[n % importance.len()]);
+    let batches = blocks.chunks(LANES).zip(bytes.chunks_mut(LANES * C::BYTES));
+    for (batch, (blocks, bytes)) in batches.enumerate() {
+        let weights = |n: usize| weights(batch * LANES + n);
+        let single = |n: usize, bytes: &mut [u8]| C::pack(&C::one(&blocks[n], weights(n)), bytes);
+        if blocks.len() == 1 {
+            single(0, bytes);
+            continue;
+        }
+        let mut coded = Default::default();
+        let odd = encode_batch::<C>(blocks, weights, &mut coded);
+        for (n, (block, bytes)) in coded.iter().zip(bytes.chunks_exact_mut(C::BYTES)).enumerate() {
+            if odd.lane(n) { single(n, bytes) } else { C::pack(block, bytes) }
+        }
+    }
+}
+
+#[inline(always)]
+fn encode_batch<'a, C: Coder>(
+    blocks: &[[f32; SUPER]],
+    weights: impl Fn(usize) -> Option<&'a [f32; SUPER]>,
+    coded: &mut [C::Block; LANES],
+) -> Mask {
+    let mut x = [Lanes::ZERO; SUPER];
+    let mut codes = [[0; LANES]; SUPER];
+    transpose(blocks.iter(), &mut x);
+    let odd = if weights(0).is_some() {
+        let mut w = [Lanes::ZERO; SUPER];
+        transpose((0..blocks.len()).filter_map(weights), &mut w);
+        C::many(&x, Some(&w), coded, &mut codes)
+    } else {
+        C::many(&x, None, coded, &mut codes)
+    };
+    for (n, block) in coded.iter_mut().enumerate() {
+        for (to, from) in C::codes(block).iter_mut().zip(&codes) {
+            *to = from[n];
+        }
+    }
+    odd
+}
+
+#[inline(always)]
+fn transpose<'a>(blocks: impl Iterator<Item = &'a [f32; SUPER]>, lanes: &mut [Lanes; SUPER]) {
+    for (n, block) in blocks.take(LANES).enumerate() {
+        for (lane, value) in lanes.iter_mut().zip(block) {
+            lane.0[n] = *value;
+        }
+    }
+}

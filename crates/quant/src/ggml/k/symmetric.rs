@@ -1,0 +1,233 @@
+//! Q3_K and Q6_K: sub-blocks of 16 values with a signed scale, coded in turn on a grid of the super-block.
+
+use crate::float::{f16_to_f32, f32_to_f16_bits};
+
+use super::affine::{importance_weights, sum_of_squares};
+use super::batch::{BatchCodes, SUPER};
+use super::lanes::{self, SymmetricFit};
+use super::search::{self, ZERO, nearest};
+use super::vector::{Ints, LANES, Lanes, Mask};
+
+/// A coded super-block.
+pub(super) struct SymmetricBlock {
+    /// Bits of a half-precision float.
+    pub scale: u16,
+    pub scales: [i8; 16],
+    pub codes: [u8; SUPER],
+}
+
+impl Default for SymmetricBlock {
+    fn default() -> Self {
+        Self { scale: 0, scales: [0; 16], codes: [0; SUPER] }
+    }
+}
+
+/// Half the number of codes of Q3_K, of Q6_K, and of the sub-block scales of Q3_K.
+const Q3_HALF: i32 = 4;
+const Q6_HALF: i32 = 32;
+const Q3_SCALE_HALF: i32 = 32;
+
+/// Q3_K of one super-block.
+pub(super) fn q3(x: &[f32; SUPER], importance: Option<&[f32; SUPER]>) -> SymmetricBlock {
+    let mut block = SymmetricBlock::default();
+    let (mut scales, mut sums) = ([0.0; 16], [0.0; 16]);
+    let sigma2 = x.iter().fold(0.0, |sum, x| sum + x * x) / 128.0;
+    for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(block.codes.as_chunks_mut::<16>().0).enumerate() {
+        scales[j] = match importance {
+            Some(importance) => {
+                let mut weights = [0.0; 16];
+                for ((w, &x), &i) in weights.iter_mut().zip(x).zip(&importance[16 * j..]) {
+                    *w = i * (sigma2 + x * x).sqrt();
+                }
+                sums[j] = weights.iter().fold(0.0, |sum, w| sum + w);
+                search::symmetric(x, &weights, Q3_HALF, codes)
+            }
+            None => search::symmetric_descent(x, Q3_HALF, codes),
+        };
+    }
+    let mut scale_codes = [0u8; 16];
+    let step = if importance.is_some() {
+        search::symmetric(&scales, &sums, Q3_SCALE_HALF, &mut scale_codes)
+    } else {
+        let largest = search::extreme(&scales).0;
+        let inverse = -32.0 / largest;
+        if largest != 0.0 {
+            for (code, scale) in scale_codes.iter_mut().zip(scales) {
+                *code = (i32::from(nearest(inverse * scale) as i8).min(31).max(-32) + 32) as u8;
+            }
+            1.0 / inverse
+        } else {
+            0.0
+        }
+    };
+    block.scale = f32_to_f16_bits(step);
+    block.scales = scale_codes.map(|code| code as i8 - 32);
+    requantize(x, &mut block, Q3_HALF);
+    block
+}
+
+/// Q6_K of one super-block.
+pub(super) fn q6(x: &[f32; SUPER], importance: Option<&[f32; SUPER]>) -> SymmetricBlock {
+    let mut block = SymmetricBlock::default();
+    let mut scales = [0.0; 16];
+    for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(block.codes.as_chunks_mut::<16>().0).enumerate() {
+        let weights = match importance {
+            Some(importance) => importance.as_chunks::<16>().0[j],
+            None => x.map(|x| x * x),
+        };
+        scales[j] = search::symmetric(x, &weights, Q6_HALF, codes);
+    }
+    let (largest, magnitude) = search::extreme(&scales);
+    if magnitude < ZERO {
+        return SymmetricBlock::default();
+    }
+    let inverse = -128.0 / largest;
+    block.scale = f32_to_f16_bits(1.0 / inverse);
+    block.scales = scales.map(|scale| nearest(inverse * scale).min(127) as i8);
+    requantize(x, &mut block, Q6_HALF);
+    block
+}
+
+/// Codes of values on the grid as it is stored; where the stored scale is zero, the codes of the search stay.
+fn requantize(x: &[f32; SUPER], block: &mut SymmetricBlock, half: i32) {
+    let step = f16_to_f32(block.scale);
+    let sub_blocks = x.as_chunks::<16>().0.iter().zip(block.codes.as_chunks_mut::<16>().0);
+    for ((x, codes), scale) in sub_blocks.zip(block.scales) {
+        let scale = step * f32::from(scale);
+        if scale != 0.0 {
+            for (code, &x) in codes.iter_mut().zip(x) {
+                *code = (nearest(x / scale).min(half - 1).max(-half) + half) as u8;
+            }
+        }
+    }
+}
+
+/// Q3_K of one super-block per lane, like [`q3`].
+#[inline(always)]
+pub(super) fn q3_many(
+    x: &[Lanes; SUPER],
+    importance: Option<&[Lanes; SUPER]>,
+    blocks: &mut [SymmetricBlock; LANES],
+    codes: &mut BatchCodes,
+) -> Mask {
+    let mut scales = [Lanes::ZERO; 16];
+    let mut scale_codes = [Ints::all(0); 16];
+    let mut odd = Mask::NONE;
+    let step = if let Some(importance) = importance {
+        let mut sums = [Lanes::ZERO; 16];
+        let mut fits = [None; 16];
+        let sigma2 = sum_of_squares(x) / Lanes::all(128.0);
+        for (j, x) in x.as_chunks::<16>().0.iter().enumerate() {
+            let mut weights = [Lanes::ZERO; 16];
+            sums[j] = importance_weights(x, &importance[16 * j..], sigma2, &mut weights);
+            let fit = lanes::symmetric(x, &weights, Q3_HALF);
+            odd = odd | fit.odd;
+            (scales[j], fits[j]) = (fit.scale, Some(fit));
+        }
+        let grid = lanes::symmetric(&scales, &sums, Q3_SCALE_HALF);
+        odd = odd | grid.odd;
+        for (code, &scale) in scale_codes.iter_mut().zip(&scales) {
+            *code = grid.code(scale, Q3_SCALE_HALF).plus(-32);
+        }
+        let bits = grid.scale.to_f16();
+        requantize_lanes(x, Lanes::from_f16(bits), &scale_codes, Q3_HALF, &fits, codes);
+        bits
+    } else {
+        for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
+            let mut levels = [Ints::all(0); 16];
+            scales[j] = lanes::symmetric_descent(x, Q3_HALF, &mut levels);
+            for (code, level) in codes.iter_mut().zip(levels) {
+                *code = level.to_bytes();
+            }
+        }
+        let (largest, _) = lanes::extreme(&scales);
+        let inverse = Lanes::all(-32.0) / largest;
+        let none = largest.eq(Lanes::ZERO);
+        for (code, &scale) in scale_codes.iter_mut().zip(&scales) {
+            let nearest = (inverse * scale).nearest().sign_extend_byte().clamp(-32, 31);
+            *code = none.pick_ints(Ints::all(-32), nearest);
+        }
+        let bits = none.pick(Lanes::ZERO, Lanes::all(1.0) / inverse).to_f16();
+        requantize_lanes(x, Lanes::from_f16(bits), &scale_codes, Q3_HALF, &[None; 16], codes);
+        bits
+    };
+    store(blocks, step, &scale_codes);
+    odd
+}
+
+/// Q6_K of one super-block per lane, like [`q6`].
+#[inline(always)]
+pub(super) fn q6_many(
+    x: &[Lanes; SUPER],
+    importance: Option<&[Lanes; SUPER]>,
+    blocks: &mut [SymmetricBlock; LANES],
+    codes: &mut BatchCodes,
+) -> Mask {
+    let mut scales = [Lanes::ZERO; 16];
+    let mut scale_codes = [Ints::all(0); 16];
+    let mut fits = [None; 16];
+    let mut odd = Mask::NONE;
+    for (j, x) in x.as_chunks::<16>().0.iter().enumerate() {
+        let fit = match importance {
+            Some(importance) => lanes::symmetric(x, &importance.as_chunks::<16>().0[j], Q6_HALF),
+            None => {
+                let mut weights = *x;
+                for w in &mut weights {
+                    *w = *w * *w;
+                }
+                lanes::symmetric(x, &weights, Q6_HALF)
+            }
+        };
+        odd = odd | fit.odd;
+        (scales[j], fits[j]) = (fit.scale, Some(fit));
+    }
+    let (largest, magnitude) = lanes::extreme(&scales);
+    let inverse = Lanes::all(-128.0) / largest;
+    for (code, &scale) in scale_codes.iter_mut().zip(&scales) {
+        *code = (inverse * scale).nearest().min(127);
+    }
+    let bits = (Lanes::all(1.0) / inverse).to_f16();
+    requantize_lanes(x, Lanes::from_f16(bits), &scale_codes, Q6_HALF, &fits, codes);
+    store(blocks, bits, &scale_codes);
+    // A block of zeros is all zero bytes, which the search does not give; it is rare enough to be coded alone.
+    odd | magnitude.lt(Lanes::all(ZERO))
+}
+
+#[inline(always)]
+fn store(blocks: &mut [SymmetricBlock; LANES], step: [u16; LANES], scales: &[Ints; 16]) {
+    for (n, block) in blocks.iter_mut().enumerate() {
+        block.scale = step[n];
+        for (code, scale) in block.scales.iter_mut().zip(scales) {
+            *code = scale.0[n] as i8;
+        }
+    }
+}
+
+/// Like [`requantize`]; sub-blocks without a fit have the codes of their search in `codes` already.
+#[inline(always)]
+fn requantize_lanes(
+    x: &[Lanes; SUPER],
+    step: Lanes,
+    scales: &[Ints; 16],
+    half: i32,
+    fits: &[Option<SymmetricFit>; 16],
+    codes: &mut BatchCodes,
+) {
+    let sub_blocks = x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0);
+    for (((x, codes), scale), fit) in sub_blocks.zip(scales).zip(fits) {
+        let scale = step * scale.to_f32();
+        let gone = scale.eq(Lanes::ZERO);
+        let any_gone = gone.any();
+        for (codes, &x) in codes.iter_mut().zip(x) {
+            let mut code = (x / scale).nearest().clamp(-half, half - 1).plus(half);
+            if any_gone {
+                let searched = match fit {
+                    Some(fit) => fit.code(x, half),
+                    None => Ints::from_bytes(*codes),
+                };
+                code = gone.pick_ints(searched, code);
+            }
+            *codes = code.to_bytes();
+        }
+    }
+}
