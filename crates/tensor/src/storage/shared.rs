@@ -113,6 +113,8 @@ impl SharedBuffer {
         let bytes = MappedFile::guarded(map.make_read_only().map_err(io)?, path.clone())?;
         file.set_permissions(Permissions::from_mode(0o400)).map_err(io)?;
         fs::rename(partial, &path).map_err(io)?;
+        // Closing the file would not do it: a mapping keeps the file open, and with it the lock.
+        file.unlock().map_err(io)?;
         Ok(Self { bytes, owner: Some(identity(file, &path)?) })
     }
 }
@@ -305,21 +307,17 @@ mod tests {
     fn of_many_only_one_fills() {
         let name = unique("race");
         let filled = std::sync::atomic::AtomicUsize::new(0);
-        let done = std::sync::Barrier::new(8);
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    let shared = SharedBuffer::open_or_create(&name, 1 << 16, |bytes| {
-                        filled.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                        bytes.fill(5);
-                        Ok(())
-                    })
-                    .unwrap();
-                    assert!(shared.bytes().unwrap().iter().all(|b| *b == 5));
-                    done.wait();
-                });
-            }
+        let fill = |bytes: &mut [u8]| {
+            filled.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            bytes.fill(5);
+            Ok(())
+        };
+        let all: Vec<SharedBuffer> = std::thread::scope(|scope| {
+            let open = || SharedBuffer::open_or_create(&name, 1 << 16, fill).unwrap();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
+        assert!(all.iter().all(|shared| shared.bytes().unwrap().iter().all(|b| *b == 5)));
         assert_eq!(filled.into_inner(), 1);
     }
 
