@@ -4,7 +4,9 @@
 pub(super) const LANES: usize = 16;
 
 /// Value `i` of `N` blocks of `B` values each is `result[i]`. Lanes without a block hold zeros.
-#[inline(always)]
+///
+/// Kept out of line: within a function for AVX-512 the compiler would turn it into gathers and scatters, which are slow.
+#[inline(never)]
 pub(super) fn transpose<const N: usize, const B: usize>(blocks: &[[f32; B]]) -> [[f32; N]; B] {
     let mut lanes = [[0.0; N]; B];
     for (n, block) in blocks.iter().take(N).enumerate() {
@@ -13,6 +15,18 @@ pub(super) fn transpose<const N: usize, const B: usize>(blocks: &[[f32; B]]) -> 
         }
     }
     lanes
+}
+
+/// Codes of each block from codes by lane; out of line for the same reason.
+#[inline(never)]
+pub(super) fn transpose_codes<const N: usize, const B: usize>(lanes: &[[u8; N]; B]) -> [[u8; B]; N] {
+    let mut blocks = [[0; B]; N];
+    for (i, lane) in lanes.iter().enumerate() {
+        for (block, code) in blocks.iter_mut().zip(lane) {
+            block[i] = *code;
+        }
+    }
+    blocks
 }
 
 /// A lane-wise function of one argument.

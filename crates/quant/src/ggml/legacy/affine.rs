@@ -82,8 +82,8 @@ per_level! {
         for (i, blocks) in bytes.as_chunks_mut::<BYTES4>().0.chunks_mut(LANES).enumerate() {
             let (x, weights) = rows.lanes(i * LANES);
             let found = affine(&x, &weights, 15.0);
-            for (lane, block) in blocks.iter_mut().enumerate() {
-                pack4(block, found.scale[lane], found.min[lane], &found.codes(lane));
+            for (lane, (block, codes)) in blocks.iter_mut().zip(found.codes()).enumerate() {
+                pack4(block, found.scale[lane], found.min[lane], &codes);
             }
         }
     }
@@ -95,8 +95,8 @@ per_level! {
         for (i, blocks) in bytes.as_chunks_mut::<BYTES5>().0.chunks_mut(LANES).enumerate() {
             let (x, weights) = rows.lanes(i * LANES);
             let found = affine(&x, &weights, 31.0);
-            for (lane, block) in blocks.iter_mut().enumerate() {
-                pack5(block, found.scale[lane], found.min[lane], &found.codes(lane));
+            for (lane, (block, codes)) in blocks.iter_mut().zip(found.codes()).enumerate() {
+                pack5(block, found.scale[lane], found.min[lane], &codes);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::ggml::block::Weighted;
 use crate::ggml::codes::{BLOCK, whole_to_byte};
-use crate::ggml::lanes::{LANES, largest, map, nearest, transpose, zip};
+use crate::ggml::lanes::{LANES, largest, map, nearest, transpose, transpose_codes, zip};
 
 /// A block per lane: value `i` of each is `[i]`.
 pub(super) type Blocks<const N: usize> = [[f32; N]; BLOCK];
@@ -14,15 +14,14 @@ const NOTHING: f32 = 1e-15;
 pub(super) struct Found<const N: usize> {
     pub scale: [f32; N],
     pub min: [f32; N],
-    /// Whole numbers.
-    codes: Blocks<N>,
+    /// By value, then lane.
+    codes: [[u8; N]; BLOCK],
 }
 
 impl<const N: usize> Found<N> {
-    /// Codes of the block in this lane.
-    #[inline(always)]
-    pub(super) fn codes(&self, lane: usize) -> [u8; BLOCK] {
-        std::array::from_fn(|i| whole_to_byte(self.codes[i][lane]))
+    /// Codes of the block in each lane.
+    pub(super) fn codes(&self) -> [[u8; BLOCK]; N] {
+        transpose_codes(&self.codes)
     }
 }
 
@@ -39,7 +38,7 @@ impl<'a> Rows<'a> {
         Self {
             values: rows.values.as_chunks().0,
             importance: rows.importance.as_chunks().0,
-            energy: rows.values.chunks(rows.importance.len()).map(mean_square).collect(),
+            energy: mean_squares(rows.values, rows.importance.len()),
         }
     }
 
@@ -63,8 +62,21 @@ impl<'a> Rows<'a> {
     }
 }
 
-fn mean_square(row: &[f32]) -> f32 {
-    row.iter().fold(0.0, |sum, v| sum + v * v) / row.len() as f32
+/// The mean square of each row. Terms are added in order, so eight rows go side by side.
+fn mean_squares(values: &[f32], columns: usize) -> Vec<f32> {
+    let mut means = Vec::with_capacity(values.len() / columns);
+    for group in values.chunks(8 * columns) {
+        let rows: [&[f32]; 8] =
+            std::array::from_fn(|r| group.get(r * columns..).filter(|row| !row.is_empty()).unwrap_or(group));
+        let mut sums = [0.0; 8];
+        for column in 0..columns {
+            for (sum, row) in sums.iter_mut().zip(rows) {
+                *sum += row[column] * row[column];
+            }
+        }
+        means.extend(sums.iter().take(group.len() / columns).map(|sum| sum / columns as f32));
+    }
+    means
 }
 
 /// The scale whose codes, from 0 to `2 * half - 1` with zero at `half`, fit best; 19 candidates.
@@ -79,18 +91,18 @@ pub(super) fn symmetric<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, half
         let trial = map(max, |max| -(half + 0.1 * f32::from(step)) / max);
         let (lx, l2) = symmetric_sums(x, weights, half, trial);
         for n in 0..N {
-            let better = l2[n] > 0.0 && lx[n] * lx[n] > best[n] * l2[n];
+            let better = (l2[n] > 0.0) & (lx[n] * lx[n] > best[n] * l2[n]);
             let fitted = lx[n] / l2[n];
             inverse[n] = if better { trial[n] } else { inverse[n] };
             scale[n] = if better { fitted } else { scale[n] };
             best[n] = if better { fitted * lx[n] } else { best[n] };
         }
     }
-    let mut codes = [[0.0; N]; BLOCK];
+    let mut codes = [[0; N]; BLOCK];
     for (codes, x) in codes.iter_mut().zip(x) {
         for n in 0..N {
-            codes[n] =
-                if magnitude[n] < NOTHING { 0.0 } else { limit(nearest(inverse[n] * x[n]), -half, half - 1.0) + half };
+            let code = limit(nearest(inverse[n] * x[n]), -half, half - 1.0);
+            codes[n] = whole_to_byte(if magnitude[n] < NOTHING { 0.0 } else { code + half });
         }
     }
     Found { scale: zip(scale, magnitude, |s, m| if m < NOTHING { 0.0 } else { s }), min: [0.0; N], codes }
@@ -135,14 +147,14 @@ pub(super) fn affine<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, last: f
     let mut inverse = zip(max, min, |max, min| last / (max - min));
     let mut from = min;
     let mut scale = map(inverse, |i| 1.0 / i);
-    let mut best = affine_error(x, weights, &Candidate { inverse, from, last }, &scale, &min);
+    let mut best = affine_error(x, weights, &affine_codes(x, &Candidate { inverse, from, last }), &scale, &min);
     for step in 0..=36u8 {
         let trial = zip(max, min, |max, min| (-0.9 + 0.05 * f32::from(step) + last) / (max - min));
-        let candidate = Candidate { inverse: trial, from: min, last };
+        let codes = affine_codes(x, &Candidate { inverse: trial, from: min, last });
         let (mut sum_l, mut sum_l2, mut sum_xl) = ([0.0; N], [0.0; N], [0.0; N]);
-        for (x, w) in x.iter().zip(weights) {
+        for ((x, w), codes) in x.iter().zip(weights).zip(&codes) {
             for n in 0..N {
-                let l = candidate.code(n, x[n]);
+                let l = codes[n];
                 sum_l[n] += w[n] * l;
                 sum_l2[n] += w[n] * l * l;
                 sum_xl[n] += w[n] * l * x[n];
@@ -158,9 +170,9 @@ pub(super) fn affine<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, last: f
             fitted[n] = if above { sum_xl[n] / sum_l2[n] } else { fitted[n] };
             offset[n] = if above { 0.0 } else { offset[n] };
         }
-        let trial_error = affine_error(x, weights, &candidate, &fitted, &offset);
+        let trial_error = affine_error(x, weights, &codes, &fitted, &offset);
         for n in 0..N {
-            let better = solvable[n] && trial_error[n] < best[n];
+            let better = solvable[n] & (trial_error[n] < best[n]);
             inverse[n] = if better { trial[n] } else { inverse[n] };
             from[n] = if better { min[n] } else { from[n] };
             best[n] = if better { trial_error[n] } else { best[n] };
@@ -169,10 +181,10 @@ pub(super) fn affine<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, last: f
         }
     }
     let kept = Candidate { inverse, from, last };
-    let mut codes = [[0.0; N]; BLOCK];
+    let mut codes = [[0; N]; BLOCK];
     for (codes, x) in codes.iter_mut().zip(x) {
         for n in 0..N {
-            codes[n] = if flat[n] { 0.0 } else { kept.code(n, x[n]) };
+            codes[n] = whole_to_byte(if flat[n] { 0.0 } else { kept.code(n, x[n]) });
         }
     }
     Found { scale: std::array::from_fn(|n| if flat[n] { 0.0 } else { scale[n] }), min, codes }
@@ -192,19 +204,30 @@ impl<const N: usize> Candidate<N> {
     }
 }
 
-/// The weighted square error of a candidate's codes with this scale and minimum.
+#[inline(always)]
+fn affine_codes<const N: usize>(x: &Blocks<N>, candidate: &Candidate<N>) -> Blocks<N> {
+    let mut codes = [[0.0; N]; BLOCK];
+    for (codes, x) in codes.iter_mut().zip(x) {
+        for n in 0..N {
+            codes[n] = candidate.code(n, x[n]);
+        }
+    }
+    codes
+}
+
+/// The weighted square error of codes with a scale and minimum.
 #[inline(always)]
 fn affine_error<const N: usize>(
     x: &Blocks<N>,
     weights: &Blocks<N>,
-    candidate: &Candidate<N>,
+    codes: &Blocks<N>,
     scale: &[f32; N],
     min: &[f32; N],
 ) -> [f32; N] {
     let mut error = [0.0; N];
-    for (x, w) in x.iter().zip(weights) {
+    for ((x, w), codes) in x.iter().zip(weights).zip(codes) {
         for n in 0..N {
-            let difference = scale[n] * candidate.code(n, x[n]) + min[n] - x[n];
+            let difference = scale[n] * codes[n] + min[n] - x[n];
             error[n] += w[n] * (difference * difference);
         }
     }

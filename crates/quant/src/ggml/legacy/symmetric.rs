@@ -79,8 +79,8 @@ per_level! {
         for (i, blocks) in bytes.as_chunks_mut::<BYTES4>().0.chunks_mut(LANES).enumerate() {
             let (x, weights) = rows.lanes(i * LANES);
             let found = symmetric(&x, &weights, 8.0);
-            for (lane, block) in blocks.iter_mut().enumerate() {
-                pack4(block, found.scale[lane], &found.codes(lane));
+            for (lane, (block, codes)) in blocks.iter_mut().zip(found.codes()).enumerate() {
+                pack4(block, found.scale[lane], &codes);
             }
         }
     }
@@ -92,8 +92,8 @@ per_level! {
         for (i, blocks) in bytes.as_chunks_mut::<BYTES5>().0.chunks_mut(LANES).enumerate() {
             let (x, weights) = rows.lanes(i * LANES);
             let found = symmetric(&x, &weights, 16.0);
-            for (lane, block) in blocks.iter_mut().enumerate() {
-                pack5(block, found.scale[lane], &found.codes(lane));
+            for (lane, (block, codes)) in blocks.iter_mut().zip(found.codes()).enumerate() {
+                pack5(block, found.scale[lane], &codes);
             }
         }
     }

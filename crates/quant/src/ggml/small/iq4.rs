@@ -50,7 +50,7 @@ type Groups<const N: usize> = [[f32; N]; GROUP];
 fn snap(x: f32) -> f32 {
     let mut value = VALUES[0];
     for code in 0..15 {
-        value += if x < middle(code) { 0.0 } else { VALUES[code + 1] - VALUES[code] };
+        value = if x < middle(code) { value } else { VALUES[code + 1] };
     }
     value
 }
@@ -93,7 +93,7 @@ fn search<const N: usize>(x: &Groups<N>, weights: &Groups<N>) -> [f32; N] {
     for step in -7i8..=7 {
         let (qx, q2) = sums(x, weights, map(max, |max| (f32::from(step) + VALUES[0]) / max));
         for n in 0..N {
-            let better = q2[n] > 0.0 && qx[n] * qx[n] > best[n] * q2[n];
+            let better = (q2[n] > 0.0) & (qx[n] * qx[n] > best[n] * q2[n]);
             let fitted = qx[n] / q2[n];
             scale[n] = if better { fitted } else { scale[n] };
             best[n] = if better { fitted * qx[n] } else { best[n] };
