@@ -1,1 +1,44 @@
-fn main() {}
+//! The `windlass` command: parses, calls the library, prints.
+
+mod commands;
+mod config;
+mod context;
+mod size;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+
+use context::{Context, Globals};
+
+/// Opens a large language model in any format, converts and quantizes it, and hands it back in any format.
+#[derive(Parser)]
+#[command(name = "windlass", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+fn main() -> ExitCode {
+    let json = std::env::args_os().any(|a| a == "--json");
+    let command = match config::apply(Cli::command()) {
+        Ok(command) => command,
+        Err(error) => return context::fail(&error, json),
+    };
+    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && json => {
+            return context::fail(&windlass::Error::usage(error.to_string().trim().to_string()), true);
+        }
+        Err(error) => error.exit(),
+    };
+    let json = cli.globals.json;
+    let result = Context::new(cli.globals).and_then(|context| cli.command.run(&context));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => context::fail(&error, json),
+    }
+}

@@ -1,1 +1,19 @@
 //! Windlass: opens, converts, quantizes, runs and fine-tunes large language models.
+//!
+//! This is the library that people depend on: the verbs, and everything below them by its own name.
+
+pub mod convert;
+pub mod diff;
+mod error;
+pub mod inspect;
+mod model;
+pub mod quickstart;
+pub mod registries;
+pub mod verify;
+
+pub use error::{Code, Error, Result};
+pub use model::{Identity, Model};
+pub use {
+    windlass_catalog as catalog, windlass_formats as formats, windlass_quant as quant, windlass_runtime as runtime,
+    windlass_tensor as tensor, windlass_text as text,
+};

@@ -1,0 +1,116 @@
+use std::path::PathBuf;
+
+use windlass::convert::{Conversion, Options, Plan, Report, Watch};
+use windlass::Result;
+
+use crate::context::Context;
+use crate::size;
+
+/// Convert a model to any container, quantizing it on the way
+#[derive(clap::Args)]
+pub struct Convert {
+    /// A file, a folder, or hf:ORG/NAME
+    source: String,
+    /// The file or folder to write
+    target: PathBuf,
+    /// Container of the target [default: by its name: .gguf, .safetensors, or a Hugging Face folder]
+    #[arg(long, env = "WINDLASS_TO", value_name = "CONTAINER")]
+    to: Option<String>,
+    /// Scheme or recipe, such as q4_k_m, q8_0, mlx4-g64, bf16 [default: keep what the source has]
+    #[arg(long, env = "WINDLASS_SCHEME", value_name = "S")]
+    scheme: Option<String>,
+    /// The same scheme for every matrix
+    #[arg(long, env = "WINDLASS_PURE", requires = "scheme")]
+    pure: bool,
+    /// A recipe of your own: rules from name patterns to schemes (TOML)
+    #[arg(long, env = "WINDLASS_RECIPE", value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// Importance matrix (GGUF)
+    #[arg(long, env = "WINDLASS_IMATRIX", value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+    /// Split the target into parts of at most this size
+    #[arg(long, env = "WINDLASS_PART_SIZE", value_name = "SIZE", value_parser = size::parse)]
+    part_size: Option<u64>,
+    /// Take config.json and tokenizer from this folder
+    #[arg(long, env = "WINDLASS_CONFIG_FROM", value_name = "DIR")]
+    config_from: Option<PathBuf>,
+    /// Fail, with exit code 5, if a tensor's relative error is larger
+    #[arg(long, env = "WINDLASS_MAX_ERROR", value_name = "X")]
+    max_error: Option<f64>,
+    /// Go on where a killed run stopped
+    #[arg(long, env = "WINDLASS_RESUME")]
+    resume: bool,
+    /// Replace the target if it exists
+    #[arg(long, env = "WINDLASS_OVERWRITE")]
+    overwrite: bool,
+    /// Print the plan and write nothing
+    #[arg(long, env = "WINDLASS_DRY_RUN")]
+    dry_run: bool,
+}
+
+impl Convert {
+    pub fn run(self, context: &Context) -> Result<()> {
+        let options = Options {
+            to: self.to,
+            scheme: self.scheme,
+            pure: self.pure,
+            recipe: self.recipe,
+            imatrix: self.imatrix,
+            part_size: self.part_size,
+            config_from: self.config_from,
+            max_error: self.max_error,
+            resume: self.resume,
+            overwrite: self.overwrite,
+            memory_limit: context.globals.memory_limit,
+            threads: context.threads(),
+            limits: context.limits.clone(),
+        };
+        let conversion = Conversion::plan(&self.source, &self.target, options)?;
+        let plan = conversion.describe();
+        if self.dry_run {
+            return context.print(&plan, |out| describe(out, &plan));
+        }
+        plan.warnings.iter().for_each(|warning| context.say(&format!("warning: {warning}")));
+        let progress = context.progress("convert");
+        let show = |done, total| progress.show(done, total);
+        let report = conversion.run(&Watch { stop: &context.stop, progress: &show })?;
+        drop(progress);
+        context.print(&report, |out| tell(out, &report))
+    }
+}
+
+fn describe(out: &mut dyn std::io::Write, p: &Plan) -> std::io::Result<()> {
+    writeln!(out, "from     {}", p.input.display())?;
+    writeln!(out, "to       {} ({})", p.output.display(), p.container)?;
+    writeln!(out, "reads    {}", size::show(p.bytes_read))?;
+    writeln!(out, "writes   {}, {} tensors: {}", size::show(p.bytes_written), p.tensors, list(&p.schemes))?;
+    writeln!(out, "memory   at most {}", size::show(p.peak_memory_bytes))?;
+    if let Some(free) = p.disk_free_bytes {
+        writeln!(out, "disk     {} free", size::show(free))?;
+    }
+    writeln!(out, "computes on {} with {} threads", p.device, p.threads)?;
+    p.warnings.iter().try_for_each(|w| writeln!(out, "warning: {w}"))
+}
+
+fn tell(out: &mut dyn std::io::Write, r: &Report) -> std::io::Result<()> {
+    writeln!(out, "{} -> {} ({})", r.input.display(), r.output.display(), r.container)?;
+    writeln!(out, "{} -> {}: {}", size::show(r.bytes_in), size::show(r.bytes_out), list(&r.schemes))?;
+    let rate = r.bytes_in as f64 / r.seconds.max(1e-9);
+    let (seconds, sync) = (r.seconds, r.sync_seconds);
+    let peak = size::show(r.peak_memory_bytes);
+    writeln!(out, "{seconds:.2} s ({}/s) and {sync:.2} s for the disk, {peak} of memory", size::show(rate as u64))?;
+    if r.repacked > 0 {
+        writeln!(out, "{} tensors repacked exactly", r.repacked)?;
+    }
+    match &r.worst_tensor {
+        Some(name) => {
+            writeln!(out, "{} tensors quantized, relative error at most {:.4} ({name})", r.requantized, r.max_relative_error)
+        }
+        None => writeln!(out, "no value was quantized"),
+    }
+}
+
+fn list(schemes: &std::collections::BTreeMap<String, usize>) -> String {
+    let items: Vec<String> = schemes.iter().map(|(name, count)| format!("{name} x{count}")).collect();
+    items.join(", ")
+}

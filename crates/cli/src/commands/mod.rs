@@ -1,0 +1,40 @@
+//! One file for each command. To add one: write the file, add a line here.
+
+use windlass::Result;
+
+use crate::context::Context;
+
+macro_rules! commands {
+    ($($module:ident $name:ident;)*) => {
+        $(mod $module;)*
+
+        /// Every command.
+        #[derive(clap::Subcommand)]
+        pub enum Command {
+            $($name($module::$name),)*
+        }
+
+        impl Command {
+            /// Runs the command.
+            pub fn run(self, context: &Context) -> Result<()> {
+                match self {
+                    $(Command::$name(command) => command.run(context),)*
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    quickstart Quickstart;
+    inspect Inspect;
+    verify Verify;
+    convert Convert;
+    diff Diff;
+    schemes Schemes;
+    formats Formats;
+    architectures Architectures;
+    tokenize Tokenize;
+    detokenize Detokenize;
+    completions Completions;
+}

@@ -1,0 +1,50 @@
+use std::path::PathBuf;
+
+use windlass::convert::Watch;
+use windlass::quickstart::{Step, quickstart};
+use windlass::{Code, Error, Result};
+
+use crate::context::Context;
+use crate::size;
+
+/// Make a small model on the spot and show the main jobs on it
+#[derive(clap::Args)]
+pub struct Quickstart {
+    /// Folder to work in; what an earlier quickstart left there is replaced
+    #[arg(long, env = "WINDLASS_OUT", default_value = "windlass-quickstart")]
+    out: PathBuf,
+}
+
+impl Quickstart {
+    pub fn run(self, context: &Context) -> Result<()> {
+        let watch = Watch { stop: &context.stop, progress: &|_, _| {} };
+        let quiet = context.globals.json || context.globals.quiet;
+        let show = |step: &Step| {
+            if !quiet {
+                println!("{}", line(step));
+            }
+        };
+        let tour = quickstart(&self.out, &watch, &show)?;
+        let failed: Vec<&str> = tour.steps.iter().filter(|s| !s.ok).map(|s| s.name.as_str()).collect();
+        context.print(&tour, |out| match failed.is_empty() {
+            true => writeln!(out, "\nAll of it is in {}. Try: windlass inspect {0}/tiny-q4_k_m.gguf", tour.folder.display()),
+            false => Ok(()),
+        })?;
+        match failed.first() {
+            None => Ok(()),
+            Some(name) => Err(Error::new(Code::Failed, format!("this step did not hold: {name}"))),
+        }
+    }
+}
+
+fn line(step: &Step) -> String {
+    let mut facts = vec![format!("{:.2} s", step.seconds)];
+    facts.extend(step.bytes.map(size::show));
+    facts.extend(step.megabytes_per_second.map(|m| format!("{m:.0} MB/s")));
+    facts.extend(step.max_relative_error.filter(|e| *e > 0.0).map(|e| format!("relative error at most {e:.4}")));
+    facts.extend(step.identical.map(|(same, all)| format!("{same} of {all} tensors identical")));
+    facts.extend(step.worst_sqnr_db.map(|db| format!("worst {db:.1} dB")));
+    let mark = if step.ok { "ok" } else { "FAILED" };
+    let command = if step.command.is_empty() { String::new() } else { format!("\n       $ {}", step.command) };
+    format!("{mark:>6} {:28} {}{command}", step.name, facts.join(", "))
+}

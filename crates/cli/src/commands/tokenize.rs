@@ -1,0 +1,49 @@
+use std::io::Read;
+
+use serde::Serialize;
+use windlass::{Code, Error, Model, Result};
+
+use crate::context::Context;
+
+/// Turn text into tokens
+#[derive(clap::Args)]
+pub struct Tokenize {
+    /// A file, a folder, or hf:ORG/NAME
+    model: String,
+    /// The text; `-` reads standard input
+    #[arg(short, long, env = "WINDLASS_PROMPT", value_name = "TEXT")]
+    prompt: String,
+    /// Leave out the tokens that begin and end a text
+    #[arg(long, env = "WINDLASS_NO_SPECIAL")]
+    no_special: bool,
+}
+
+#[derive(Serialize)]
+struct Tokens {
+    tokens: Vec<u32>,
+    pieces: Vec<String>,
+}
+
+impl Tokenize {
+    pub fn run(self, context: &Context) -> Result<()> {
+        let tokenizer = Model::open(&self.model, &context.limits)?.tokenizer(&context.limits)?;
+        let text = if self.prompt == "-" { read_input(context)? } else { self.prompt };
+        let tokens = tokenizer.encode(&text, !self.no_special)?;
+        let pieces = tokens.iter().map(|t| tokenizer.piece(*t).unwrap_or_default()).collect();
+        let result = Tokens { tokens, pieces };
+        context.print(&result, |out| {
+            result.tokens.iter().zip(&result.pieces).try_for_each(|(token, piece)| writeln!(out, "{token:>7}  {piece}"))
+        })
+    }
+}
+
+fn read_input(context: &Context) -> Result<String> {
+    let limit = context.limits.string_bytes;
+    let mut text = String::new();
+    let read = std::io::stdin().take(limit + 1).read_to_string(&mut text);
+    read.map_err(|e| Error::new(Code::Failed, format!("standard input: {e}")))?;
+    if text.len() as u64 > limit {
+        return Err(Error::new(Code::Refused, format!("standard input has more than {limit} bytes")));
+    }
+    Ok(text)
+}

@@ -1,0 +1,151 @@
+//! What every command shares: global flags, progress, the way results and errors are printed.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use windlass::{Error, Result, runtime::system, tensor::Limits};
+
+use crate::size;
+
+/// Flags of every command.
+#[derive(Args, Clone, Debug)]
+pub struct Globals {
+    /// Print one JSON document on standard output, and nothing else there
+    #[arg(long, global = true, env = "WINDLASS_JSON", help_heading = "Global")]
+    pub json: bool,
+    /// No progress
+    #[arg(short, long, global = true, env = "WINDLASS_QUIET", help_heading = "Global")]
+    pub quiet: bool,
+    /// Say more on standard error
+    #[arg(short, long, global = true, env = "WINDLASS_VERBOSE", help_heading = "Global")]
+    pub verbose: bool,
+    /// How many threads compute [default: all processors]
+    #[arg(long, global = true, env = "WINDLASS_THREADS", value_name = "N", help_heading = "Global")]
+    pub threads: Option<usize>,
+    /// Where to compute; this build has `cpu`
+    #[arg(long, global = true, env = "WINDLASS_DEVICE", value_name = "D", help_heading = "Global")]
+    pub device: Option<String>,
+    /// Memory to stay within, such as 512MiB or 4GB
+    #[arg(long, global = true, env = "WINDLASS_MEMORY_LIMIT", value_name = "SIZE", default_value = "512MiB",
+        value_parser = size::parse, help_heading = "Global")]
+    pub memory_limit: u64,
+    /// A file of defaults for these flags [default: windlass.toml, if there is one]
+    #[arg(long, global = true, env = "WINDLASS_CONFIG", value_name = "FILE", help_heading = "Global")]
+    pub config: Option<std::path::PathBuf>,
+}
+
+/// What a command runs with.
+pub struct Context {
+    pub globals: Globals,
+    pub limits: Limits,
+    /// Set by Ctrl-C and SIGTERM.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Context {
+    /// Checks the global flags and listens for Ctrl-C.
+    pub fn new(globals: Globals) -> Result<Context> {
+        if let Some(device) = globals.device.as_deref().filter(|d| *d != "cpu") {
+            return Err(Error::usage(format!("device {device:?} is not supported by this build")).help("use --device cpu"));
+        }
+        if globals.threads == Some(0) {
+            return Err(Error::usage("--threads must be at least 1"));
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = stop.clone();
+        let handler = move || {
+            // The second time, the user does not want to wait.
+            if flag.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+        };
+        ctrlc::set_handler(handler).map_err(|e| Error::new(windlass::Code::Failed, e.to_string()))?;
+        Ok(Context { globals, limits: Limits::default(), stop })
+    }
+
+    /// Number of threads to use.
+    pub fn threads(&self) -> usize {
+        self.globals.threads.unwrap_or_else(system::processors)
+    }
+
+    /// Prints a result: as JSON if asked for, else as `text` writes it.
+    pub fn print<T: Serialize>(&self, result: &T, text: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        let written = if self.globals.json {
+            serde_json::to_writer(&mut out, result).map_err(std::io::Error::from).and_then(|()| writeln!(out))
+        } else {
+            text(&mut out)
+        };
+        match written.and_then(|()| out.flush()) {
+            // A reader that has seen enough (`| head`) is not a failure.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(|e| Error::new(windlass::Code::Failed, format!("standard output: {e}"))),
+        }
+    }
+
+    /// A note for people, on standard error.
+    pub fn say(&self, text: &str) {
+        if !self.globals.quiet {
+            eprintln!("{text}");
+        }
+    }
+
+    /// A progress bar in bytes; silent where nobody would see it.
+    pub fn progress(&self, what: &'static str) -> Progress {
+        let hidden = self.globals.quiet || self.globals.json || !std::io::stderr().is_terminal();
+        let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(10) };
+        let template = "{prefix} {bar:32} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {eta} left";
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(None, target).with_style(style).with_prefix(what);
+        Progress { bar, start: std::time::Instant::now() }
+    }
+}
+
+/// A progress bar that appears when the work takes longer than half a second.
+pub struct Progress {
+    bar: ProgressBar,
+    start: std::time::Instant,
+}
+
+impl Progress {
+    /// Shows `done` of `total` bytes.
+    pub fn show(&self, done: u64, total: u64) {
+        if self.start.elapsed() > Duration::from_millis(500) {
+            self.bar.set_length(total);
+            self.bar.set_position(done);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Prints an error and gives its exit code.
+pub fn fail(error: &Error, json: bool) -> ExitCode {
+    if json {
+        let document = serde_json::json!({"error": {
+            "code": error.code.name(),
+            "message": error.message,
+            "path": error.path,
+            "tensor": error.tensor,
+            "offset": error.offset,
+            "help": error.help,
+        }});
+        println!("{document}");
+    } else {
+        eprintln!("error: {}", error.message);
+        if let Some(help) = &error.help {
+            eprintln!("help: {help}");
+        }
+    }
+    ExitCode::from(error.code as u8)
+}

@@ -1,0 +1,155 @@
+//! The contract that scripts rely on: JSON keys, exit codes, what goes to which stream.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn windlass(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
+    command.current_dir(folder).args(arguments).env_remove("WINDLASS_CONFIG").output().unwrap()
+}
+
+fn json(folder: &Path, arguments: &[&str]) -> Value {
+    let output = windlass(folder, &[arguments, &["--json"]].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn error(folder: &Path, arguments: &[&str], code: i32) -> Value {
+    let output = windlass(folder, &[arguments, &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
+    serde_json::from_slice::<Value>(&output.stdout).unwrap()["error"].clone()
+}
+
+fn model() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    windlass::quickstart::make(&folder.path().join("model")).unwrap();
+    folder
+}
+
+fn keys(value: &Value, names: &[&str]) {
+    for name in names {
+        assert!(value.get(name).is_some(), "{name} is missing in {value}");
+    }
+}
+
+#[test]
+fn quickstart_shows_every_job_and_can_run_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let tour = json(folder.path(), &["quickstart"]);
+        let steps = tour["steps"].as_array().unwrap();
+        assert!(steps.len() > 10 && steps.iter().all(|s| s["ok"] == true && s["seconds"].is_number()));
+    }
+    let output = windlass(folder.path(), &["quickstart"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("windlass convert"));
+}
+
+#[test]
+fn inspect_and_verify_have_their_keys() {
+    let folder = model();
+    let all = ["container", "version", "architecture", "parameters", "bytes", "schemes", "metadata", "tensors"];
+    let description = json(folder.path(), &["inspect", "model", "--tensors"]);
+    keys(&description, &all);
+    assert_eq!(description["architecture"], "qwen3");
+    keys(&description["tensors"][0], &["name", "dtype", "shape", "bytes", "file", "offset"]);
+    let verdict = json(folder.path(), &["verify", "model", "--deep"]);
+    assert_eq!((verdict["ok"].clone(), verdict["problems"].clone()), (true.into(), Value::Array(vec![])));
+}
+
+#[test]
+fn convert_plans_converts_and_refuses() {
+    let folder = model();
+    let plan = json(folder.path(), &["convert", "model", "m.gguf", "--scheme", "q4_k_m", "--dry-run"]);
+    keys(&plan, &["bytes_read", "bytes_written", "peak_memory_bytes"]);
+    assert!(!folder.path().join("m.gguf").exists());
+    let report = json(folder.path(), &["convert", "model", "m.gguf", "--scheme", "q4_k_m"]);
+    keys(&report, &["input", "output", "tensors", "bytes_in", "bytes_out", "seconds", "sync_seconds"]);
+    keys(&report, &["peak_memory_bytes", "repacked", "requantized", "max_relative_error"]);
+    assert_eq!(report["bytes_out"], plan["bytes_written"]);
+    assert_eq!(report["bytes_out"].as_u64(), folder.path().join("m.gguf").metadata().ok().map(|m| m.len()));
+    let error = error(folder.path(), &["convert", "nowhere", "n.gguf"], 1);
+    assert!(error["message"].as_str().unwrap().contains("nowhere"));
+}
+
+#[test]
+fn exit_codes_are_as_promised() {
+    let folder = model();
+    let here = folder.path();
+    assert_eq!(windlass(here, &["inspect"]).status.code(), Some(2));
+    assert_eq!(windlass(here, &["inspect", "model", "--bogus"]).status.code(), Some(2));
+    error(here, &["convert", "model", "m.gguf", "--scheme", "q99"], 2);
+    error(here, &["inspect", "model", "--device", "cuda:7"], 2);
+    std::fs::write(here.join("empty.gguf"), "").unwrap();
+    error(here, &["inspect", "empty.gguf"], 3);
+    std::fs::write(here.join("page.safetensors"), "<!DOCTYPE html>").unwrap();
+    let page = error(here, &["inspect", "page.safetensors"], 3);
+    assert!(page["message"].as_str().unwrap().contains("web page"), "{page}");
+    error(here, &["convert", "model", "m.gguf", "--memory-limit", "1MiB"], 4);
+    error(here, &["convert", "model", "m.gguf", "--scheme", "q2_k", "--max-error", "0.001"], 5);
+}
+
+#[test]
+fn errors_without_json_are_two_lines_on_standard_error() {
+    let folder = model();
+    std::fs::write(folder.path().join("m.gguf"), "mine").unwrap();
+    let output = windlass(folder.path(), &["convert", "model", "m.gguf"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.stdout.is_empty());
+    assert!(text.starts_with("error: m.gguf exists already\nhelp: "), "{text}");
+}
+
+#[test]
+fn registries_list_what_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let schemes = json(folder.path(), &["schemes"]);
+    let q4_k = schemes.as_array().unwrap().iter().find(|s| s["name"] == "q4_k").unwrap();
+    assert_eq!((q4_k["bits_per_weight"].as_f64(), &q4_k["containers"][0]), (Some(4.5), &"gguf".into()));
+    let formats = json(folder.path(), &["formats"]);
+    assert!(formats.as_array().unwrap().iter().any(|f| f["name"] == "mlx" && f["write"] == true));
+    let architectures = json(folder.path(), &["architectures"]);
+    assert!(architectures.as_array().unwrap().iter().any(|a| a["name"] == "qwen3"));
+}
+
+#[test]
+fn tokens_go_there_and_back_alike_in_every_container() {
+    let folder = model();
+    json(folder.path(), &["convert", "model", "m.gguf"]);
+    let text = "Hello, wörld! 锚 ⚓ <|im_end|>\n\tfn x()";
+    let tokens = json(folder.path(), &["tokenize", "model", "-p", text]);
+    assert_eq!(tokens, json(folder.path(), &["tokenize", "m.gguf", "-p", text]));
+    let list: Vec<String> = tokens["tokens"].as_array().unwrap().iter().map(|t| t.to_string()).collect();
+    let back = json(folder.path(), &["detokenize", "m.gguf", "--tokens", &list.join(",")]);
+    assert_eq!(back["text"], text);
+}
+
+#[test]
+fn diff_measures_what_quantization_lost() {
+    let folder = model();
+    json(folder.path(), &["convert", "model", "m.gguf", "--scheme", "q8_0"]);
+    let result = json(folder.path(), &["diff", "model", "m.gguf"]);
+    let tensors = result["tensors"].as_array().unwrap();
+    assert!(result["only_in_a"].as_array().unwrap().is_empty() && result["only_in_b"].as_array().unwrap().is_empty());
+    keys(&tensors[0], &["name", "max_abs", "rmse", "cosine", "sqnr_db", "identical"]);
+    let norm = tensors.iter().find(|t| t["name"] == "model.norm.weight").unwrap();
+    assert_eq!(norm["identical"], true);
+    let worst = tensors.iter().filter_map(|t| t["sqnr_db"].as_f64()).fold(f64::MAX, f64::min);
+    assert!(worst > 35.0 && worst < 60.0, "{worst}");
+}
+
+#[test]
+fn a_configuration_file_gives_defaults_below_the_command_line() {
+    let folder = model();
+    let here = folder.path();
+    std::fs::write(here.join("windlass.toml"), "json = true\n[convert]\nscheme = \"q8_0\"\n").unwrap();
+    let report: Value = serde_json::from_slice(&windlass(here, &["convert", "model", "a.gguf"]).stdout).unwrap();
+    assert!(report["schemes"]["q8_0"].as_u64().unwrap() > 10, "{report}");
+    let output = windlass(here, &["convert", "model", "b.gguf", "--scheme", "q4_0"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["schemes"]["q4_0"].as_u64().unwrap() > 10, "{report}");
+    std::fs::write(here.join("windlass.toml"), "shceme = 1\n").unwrap();
+    let output = windlass(here, &["convert", "model", "c.gguf"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("\"shceme\""));
+}

@@ -1,0 +1,408 @@
+//! `convert`: any container to any container, quantized on the way, in bounded memory.
+//!
+//! Plan first: headers are read, every byte of the output has its place, memory and disk are known. Then blocks of rows
+//! pass through a pipeline. The target appears under its name when it is complete.
+
+mod belongings;
+mod blocks;
+mod encoding;
+mod journal;
+mod names;
+mod output;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use serde::Serialize;
+use windlass_catalog::Convention;
+use windlass_formats::{ContainerRef, Layout, TargetTensor, container, containers, files};
+use windlass_quant::recipe::{ImportanceMatrix, Recipe};
+use windlass_runtime::memory::Pool;
+use windlass_runtime::{pipeline, system};
+use windlass_tensor::{Element, Limits, Value};
+
+use crate::{Code, Error, Model, Result};
+use belongings::Belongings;
+use blocks::{Blocks, Piece};
+use journal::Journal;
+use names::Output;
+use output::Partial;
+
+pub use belongings::side_files;
+pub use blocks::{decode, packing, row_bytes};
+pub use output::write_layout;
+
+/// What to convert, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name of the target's container; by default what the target's name and the scheme suggest.
+    pub to: Option<String>,
+    /// A scheme or recipe by name.
+    pub scheme: Option<String>,
+    /// The scheme for every matrix, without the owner's exceptions.
+    pub pure: bool,
+    /// A recipe file (TOML).
+    pub recipe: Option<PathBuf>,
+    /// A GGUF importance matrix.
+    pub imatrix: Option<PathBuf>,
+    pub part_size: Option<u64>,
+    /// A folder to take config.json and tokenizer from.
+    pub config_from: Option<PathBuf>,
+    /// Largest relative error of any tensor.
+    pub max_error: Option<f64>,
+    pub resume: bool,
+    pub overwrite: bool,
+    /// Total resident memory, in bytes.
+    pub memory_limit: u64,
+    pub threads: usize,
+    pub limits: Limits,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            to: None,
+            scheme: None,
+            pure: false,
+            recipe: None,
+            imatrix: None,
+            part_size: None,
+            config_from: None,
+            max_error: None,
+            resume: false,
+            overwrite: false,
+            memory_limit: 512 << 20,
+            threads: system::processors(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What a conversion will do, known before it starts.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    pub input: PathBuf,
+    pub output: PathBuf,
+    pub container: &'static str,
+    pub tensors: usize,
+    pub bytes_read: u64,
+    pub bytes_written: u64,
+    /// An upper bound, in bytes.
+    pub peak_memory_bytes: u64,
+    pub disk_free_bytes: Option<u64>,
+    /// Number of tensors of each element in the output.
+    pub schemes: std::collections::BTreeMap<String, usize>,
+    pub device: &'static str,
+    pub threads: usize,
+    pub warnings: Vec<String>,
+}
+
+/// What a conversion did.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub input: PathBuf,
+    pub output: PathBuf,
+    pub container: &'static str,
+    pub tensors: usize,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Until the last write, without waiting for the disk.
+    pub seconds: f64,
+    /// Waiting for the disk.
+    pub sync_seconds: f64,
+    pub peak_memory_bytes: u64,
+    /// Tensors whose codes were carried over exactly into another packing.
+    pub repacked: usize,
+    /// Tensors that were quantized, or quantized anew.
+    pub requantized: usize,
+    /// Root mean square error over root mean square value of the worst tensor.
+    pub max_relative_error: f64,
+    /// Its name.
+    pub worst_tensor: Option<String>,
+    pub schemes: std::collections::BTreeMap<String, usize>,
+    pub warnings: Vec<String>,
+}
+
+/// How a face watches and stops the work.
+pub struct Watch<'a> {
+    pub stop: &'a AtomicBool,
+    /// Called with bytes written and bytes in all.
+    pub progress: &'a (dyn Fn(u64, u64) + Sync),
+}
+
+/// A conversion that was planned and can be run.
+pub struct Conversion {
+    model: Model,
+    target: PathBuf,
+    container: ContainerRef,
+    pieces: Vec<Piece>,
+    layout: Layout,
+    options: Options,
+    threads: usize,
+    warnings: Vec<String>,
+    start: Instant,
+}
+
+impl Conversion {
+    /// Reads all headers and fixes the output's every byte but the tensors' own. Writes nothing.
+    pub fn plan(source: &str, target: &Path, options: Options) -> Result<Conversion> {
+        let start = Instant::now();
+        let model = Model::open_with_config(source, options.config_from.as_deref(), &options.limits)?;
+        let container = choose_container(target, &options)?;
+        let outputs = outputs(&model, container)?;
+        let imatrix = options.imatrix.as_deref().map(|path| read_imatrix(path, &options.limits)).transpose()?;
+        let (elements, file_type) = elements(&model, &outputs, container, &options, imatrix.is_some())?;
+        let belongings = belongings(&model, &outputs, container, target, file_type, &options.limits)?;
+        let tensor = |(o, e): (&Output, &Element)| TargetTensor { name: o.name.clone(), element: e.clone(), shape: o.shape.clone() };
+        let layout = container.layout(&windlass_formats::Target {
+            tensors: outputs.iter().zip(&elements).map(tensor).collect(),
+            metadata: belongings.metadata,
+            files: belongings.files,
+            part_size: options.part_size,
+        })?;
+        let pieces = pieces(&model, outputs, elements, &layout, imatrix.as_ref())?;
+        let threads = affordable_threads(&model, &pieces, &options)?;
+        let (target, warnings) = (target.to_path_buf(), belongings.warnings);
+        Ok(Conversion { model, target, container, pieces, layout, options, threads, warnings, start })
+    }
+
+    /// What it will do.
+    pub fn describe(&self) -> Plan {
+        let block = Blocks::memory_per_step(&self.model.source, &self.pieces);
+        Plan {
+            input: self.model.source.path().into(),
+            output: self.target.clone(),
+            container: self.container.name(),
+            tensors: self.pieces.len(),
+            bytes_read: self.model.source.bytes(),
+            bytes_written: Partial::bytes(&self.layout),
+            peak_memory_bytes: block * self.threads as u64 + system::peak_memory().unwrap_or(0),
+            disk_free_bytes: self.target.parent().and_then(|p| {
+                system::free_space(if p.as_os_str().is_empty() { Path::new(".") } else { p })
+            }),
+            schemes: self.schemes(),
+            device: "cpu",
+            threads: self.threads,
+            warnings: self.warnings.clone(),
+        }
+    }
+
+    /// Does it. The target appears when all of it is written.
+    pub fn run(self, watch: &Watch) -> Result<Report> {
+        Partial::check(&self.target, &self.layout, self.options.overwrite)?;
+        let journal_path = Partial::journal_path(&self.target);
+        let steps = Blocks::count(&self.pieces);
+        let journal = Journal::open(&journal_path, &self.target, &self.fingerprint(), steps, self.options.resume)?;
+        let partial = Partial::create(&self.target, &self.layout, journal.steps_done() > 0)?;
+        let pool = Pool::new(self.options.memory_limit);
+        let blocks = Blocks::new(&self.model.source, &self.pieces, &partial.files, &pool, &journal);
+        let options = pipeline::Options { threads: self.threads, stop: watch.stop, progress: watch.progress, ahead: 8 };
+        let result = pipeline::run(&blocks, &options).map_err(Error::from).and_then(|_| self.gate(&blocks));
+        let outcomes = blocks.outcomes();
+        match result {
+            Ok(()) => {
+                let seconds = self.start.elapsed().as_secs_f64();
+                let sync_seconds = partial.publish()?.as_secs_f64();
+                journal.remove();
+                Ok(self.report(&outcomes, seconds, sync_seconds))
+            }
+            Err(error) if error.resumable => Err(error.help("run the same command with --resume to go on")),
+            Err(error) => {
+                partial.discard();
+                journal.remove();
+                Err(error)
+            }
+        }
+    }
+
+    fn gate(&self, blocks: &Blocks) -> Result<()> {
+        let Some(ceiling) = self.options.max_error else { return Ok(()) };
+        let worst = self.worst(&blocks.outcomes());
+        match worst {
+            Some((name, error)) if error > ceiling => {
+                let message = format!("tensor {name:?} has a relative error of {error:.5}, more than {ceiling}");
+                Err(Error::new(Code::Gate, message).tensor(name).help("choose a scheme with more bits, or an importance matrix"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn worst(&self, outcomes: &[blocks::Outcome]) -> Option<(&str, f64)> {
+        let names = self.pieces.iter().map(|p| p.output.name.as_str());
+        let errors = names.zip(outcomes).filter_map(|(name, o)| Some((name, o.relative_error?)));
+        errors.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, e)| *e > 0.0)
+    }
+
+    fn report(&self, outcomes: &[blocks::Outcome], seconds: f64, sync_seconds: f64) -> Report {
+        let worst = self.worst(outcomes);
+        Report {
+            input: self.model.source.path().into(),
+            output: self.target.clone(),
+            container: self.container.name(),
+            tensors: self.pieces.len(),
+            bytes_in: self.model.source.bytes(),
+            bytes_out: Partial::bytes(&self.layout),
+            seconds,
+            sync_seconds,
+            peak_memory_bytes: system::peak_memory().unwrap_or(0),
+            repacked: outcomes.iter().filter(|o| o.repacked && !o.requantized).count(),
+            requantized: outcomes.iter().filter(|o| o.requantized).count(),
+            max_relative_error: worst.map_or(0.0, |w| w.1),
+            worst_tensor: worst.map(|w| w.0.to_string()),
+            schemes: self.schemes(),
+            warnings: self.warnings.clone(),
+        }
+    }
+
+    fn schemes(&self) -> std::collections::BTreeMap<String, usize> {
+        let mut counts = std::collections::BTreeMap::new();
+        for piece in &self.pieces {
+            *counts.entry(piece.element.name().to_lowercase()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Tells this conversion from any other: source files as they are now, and the whole layout.
+    fn fingerprint(&self) -> String {
+        use std::hash::{Hash, Hasher};
+        let mut hasher = std::hash::DefaultHasher::new();
+        for part in self.model.source.parts() {
+            let modified = part.file().metadata().and_then(|m| m.modified()).ok();
+            (part.path(), part.length(), modified).hash(&mut hasher);
+        }
+        for part in &self.layout.parts {
+            (&part.name, &part.head, part.length).hash(&mut hasher);
+        }
+        (&self.options.imatrix, &self.options.scheme, &self.options.recipe).hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
+    }
+}
+
+fn choose_container(target: &Path, options: &Options) -> Result<ContainerRef> {
+    let extension = target.extension().map(|e| e.to_string_lossy().to_lowercase());
+    let mlx_scheme = options.scheme.as_deref().is_some_and(|s| s.to_lowercase().starts_with("mlx"));
+    let name = match (&options.to, extension.as_deref()) {
+        (Some(name), _) => name.as_str(),
+        (None, Some("gguf")) => "gguf",
+        (None, _) if mlx_scheme => "mlx",
+        (None, _) => "safetensors",
+    };
+    container(name).ok_or_else(|| {
+        let known: Vec<_> = containers().iter().map(|c| c.name()).collect();
+        Error::usage(format!("no container is called {name:?}")).help(format!("choose one of: {}", known.join(", ")))
+    })
+}
+
+fn outputs(model: &Model, to: ContainerRef) -> Result<Vec<Output>> {
+    let from = container(model.source.container()).map_or(Convention::Hf, |c| c.convention());
+    let to = to.convention();
+    match &model.identity {
+        _ if from == to => Ok(names::keep_names(&model.source)),
+        Ok(identity) => names::map_names(&model.source, identity, from, to),
+        Err(_) if from != Convention::Gguf && to != Convention::Gguf => Ok(names::keep_names(&model.source)),
+        // A bag of tensors without a configuration keeps its names; a model of unknown architecture is refused.
+        Err(_) if model.source.side_files().is_empty() && from != Convention::Gguf => Ok(names::keep_names(&model.source)),
+        Err(_) => model.identity().map(|_| Vec::new()),
+    }
+}
+
+/// Elements of all outputs, and the `general.file_type` that says so in GGUF.
+fn elements(
+    model: &Model,
+    outputs: &[Output],
+    container: ContainerRef,
+    options: &Options,
+    has_imatrix: bool,
+) -> Result<(Vec<Element>, Option<u32>)> {
+    let identity = model.identity.as_ref().ok();
+    let recipe = match (&options.recipe, &options.scheme) {
+        (Some(_), Some(_)) => return Err(Error::usage("--scheme and --recipe both say which scheme to use: give one")),
+        (Some(path), None) => {
+            let bytes = files::read_small(path, options.limits.side_file_bytes)?;
+            let text = String::from_utf8(bytes).map_err(|_| Error::usage(format!("{} is not text", path.display())))?;
+            Recipe::from_toml(&text).map_err(|e| Error::from(e).at(path))?
+        }
+        (None, Some(name)) if options.pure => Recipe::pure_named(name)?,
+        (None, Some(name)) => Recipe::named(name)?,
+        (None, None) => {
+            let elements = encoding::by_source(&model.source, outputs, container)?;
+            return Ok((elements, None));
+        }
+    };
+    let elements = encoding::by_recipe(&recipe, &model.source, identity, outputs, container, has_imatrix)?;
+    Ok((elements, recipe.file_type()))
+}
+
+fn belongings(
+    model: &Model,
+    outputs: &[Output],
+    container: ContainerRef,
+    target: &Path,
+    file_type: Option<u32>,
+    limits: &Limits,
+) -> Result<Belongings> {
+    let identity = model.identity.as_ref().ok();
+    let bare = target.extension().is_some_and(|e| e == "safetensors");
+    if container.convention() == Convention::Gguf {
+        let embedding = outputs.iter().find(|o| o.gguf_name == "token_embd.weight");
+        let vocabulary = embedding.and_then(|o| o.shape.first()).copied().unwrap_or(0);
+        let mut all = belongings::for_gguf(&model.source, identity, outputs, vocabulary, limits)?;
+        if let Some(number) = file_type {
+            all.metadata.set("general.file_type", number);
+        }
+        all.metadata.set("general.quantization_version", Value::U32(2));
+        return Ok(all);
+    }
+    let mut all = belongings::for_folder(&model.source, identity, container.convention(), limits)?;
+    if bare {
+        all.files.clear();
+    }
+    Ok(all)
+}
+
+fn pieces(
+    model: &Model,
+    outputs: Vec<Output>,
+    elements: Vec<Element>,
+    layout: &Layout,
+    imatrix: Option<&ImportanceMatrix>,
+) -> Result<Vec<Piece>> {
+    let mut pieces = Vec::with_capacity(outputs.len());
+    for ((output, element), extents) in outputs.into_iter().zip(elements).zip(&layout.tensors) {
+        if packing(&element).is_some() && output.shape.len() < 2 {
+            return Err(Error::usage("a vector cannot be quantized").tensor(&output.name));
+        }
+        let (_, columns) = names::rows_and_columns(&output.shape);
+        let experts = if output.shape.len() > 2 { output.shape[0] } else { 1 };
+        let importance = imatrix.and_then(|m| m.get(&output.gguf_name, columns, experts)).map(|v| v.to_vec());
+        let measure = encoding::source_element(&model.source, &output) != element && packing(&element).is_some();
+        pieces.push(Piece { output, element, extents: extents.clone(), importance, measure });
+    }
+    Ok(pieces)
+}
+
+/// As many threads as asked for, if their blocks fit the limit together.
+fn affordable_threads(model: &Model, pieces: &[Piece], options: &Options) -> Result<usize> {
+    let block = Blocks::memory_per_step(&model.source, pieces).max(1);
+    let taken = system::peak_memory().unwrap_or(0);
+    let left = options.memory_limit.saturating_sub(taken);
+    match (left / block) as usize {
+        0 => {
+            let message = format!(
+                "one block needs {block} bytes and {taken} are in use already, more than the limit of {} bytes",
+                options.memory_limit
+            );
+            Err(Error::new(Code::Memory, message).help(format!("give --memory-limit at least {} bytes", taken + block)))
+        }
+        n => Ok(n.min(options.threads.max(1))),
+    }
+}
+
+fn read_imatrix(path: &Path, limits: &Limits) -> Result<ImportanceMatrix> {
+    let mut matrix = ImportanceMatrix::new();
+    for entry in windlass_formats::gguf::read_imatrix(path, limits)?.entries {
+        matrix.insert(&entry.name, entry.values).map_err(|e| Error::from(e).at(path))?;
+    }
+    Ok(matrix)
+}

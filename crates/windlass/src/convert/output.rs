@@ -1,0 +1,170 @@
+//! The target on disk: built under another name, complete or absent.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use windlass_formats::Layout;
+use windlass_runtime::system;
+
+use crate::{Code, Error, Result};
+
+/// A target under construction, `NAME.partial` beside its final place.
+pub struct Partial {
+    target: PathBuf,
+    partial: PathBuf,
+    folder: bool,
+    /// Final file name of each part and its temporary path.
+    parts: Vec<(PathBuf, PathBuf)>,
+    pub files: Vec<File>,
+}
+
+impl Partial {
+    /// Where the journal of a target lies.
+    pub fn journal_path(target: &Path) -> PathBuf {
+        with_suffix(target, ".partial.journal")
+    }
+
+    /// Bytes that the layout will take on disk.
+    pub fn bytes(layout: &Layout) -> u64 {
+        let side: u64 = layout.files.iter().map(|(_, content)| content.len() as u64).sum();
+        layout.parts.iter().map(|p| p.length).sum::<u64>() + side
+    }
+
+    /// Refuses a target that exists, or a disk that is too small, before anything is written.
+    pub fn check(target: &Path, layout: &Layout, overwrite: bool) -> Result<()> {
+        if target.exists() && !overwrite {
+            let message = format!("{} exists already", target.display());
+            return Err(Error::new(Code::Failed, message).at(target).help("choose another name, or add --overwrite"));
+        }
+        let folder = parent(target);
+        if !folder.is_dir() {
+            let message = format!("the folder {} does not exist", folder.display());
+            return Err(Error::new(Code::Failed, message).at(target).help("create it first"));
+        }
+        let needed = Partial::bytes(layout);
+        match system::free_space(&folder) {
+            Some(free) if free < needed && !with_suffix(target, ".partial").exists() => {
+                let message = format!("{} needs {needed} bytes on disk, {free} are free", target.display());
+                Err(Error::new(Code::Failed, message).at(target).help("free some space, or write to another disk"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Creates the parts at full length with their heads. With `keep`, bytes of an earlier run stay in place.
+    pub fn create(target: &Path, layout: &Layout, keep: bool) -> Result<Partial> {
+        let partial = with_suffix(target, ".partial");
+        if !keep {
+            remove(&partial);
+        }
+        let folder = layout.folder || layout.parts.len() != 1;
+        if folder {
+            std::fs::create_dir_all(&partial).map_err(|e| Error::io(&partial, e))?;
+        }
+        let mut this = Partial { target: target.into(), partial, folder: layout.folder, parts: Vec::new(), files: Vec::new() };
+        for part in &layout.parts {
+            let (name, path) = match (folder, layout.folder) {
+                (false, _) => (target.to_path_buf(), this.partial.clone()),
+                (true, true) => (PathBuf::from(&part.name), this.partial.join(&part.name)),
+                (true, false) => (numbered(target, &part.name), this.partial.join(&part.name)),
+            };
+            let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+            let file = file.map_err(|e| Error::io(&path, e))?;
+            file.set_len(part.length).map_err(|e| Error::io(&path, e))?;
+            write_all_at(&file, &part.head, 0).map_err(|e| Error::io(&path, e))?;
+            this.parts.push((name, path));
+            this.files.push(file);
+        }
+        for (name, content) in &layout.files {
+            let path = this.partial.join(name);
+            std::fs::write(&path, content).map_err(|e| Error::io(&path, e))?;
+        }
+        Ok(this)
+    }
+
+    /// Waits until the disk has everything, then gives the target its name. Returns the time spent waiting.
+    pub fn publish(self) -> Result<Duration> {
+        let start = Instant::now();
+        for ((_, path), file) in self.parts.iter().zip(&self.files) {
+            file.sync_all().map_err(|e| Error::io(path, e))?;
+        }
+        let io = |e| Error::io(&self.target, e);
+        if !self.folder && self.partial.is_dir() {
+            for (name, path) in &self.parts {
+                std::fs::rename(path, name).map_err(io)?;
+            }
+            std::fs::remove_dir(&self.partial).map_err(io)?;
+        } else if self.target.is_dir() {
+            // A folder cannot be replaced by one rename: the old one steps aside until the new one is in place.
+            let aside = with_suffix(&self.target, ".old");
+            remove(&aside);
+            std::fs::rename(&self.target, &aside).map_err(io)?;
+            std::fs::rename(&self.partial, &self.target).map_err(io)?;
+            remove(&aside);
+        } else {
+            std::fs::rename(&self.partial, &self.target).map_err(io)?;
+        }
+        if let Ok(folder) = File::open(parent(&self.target)) {
+            let _ = folder.sync_all();
+        }
+        Ok(start.elapsed())
+    }
+
+    /// Removes what was written.
+    pub fn discard(self) {
+        remove(&self.partial);
+    }
+}
+
+/// Writes all of `bytes` at `offset`.
+pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+    }
+    #[cfg(windows)]
+    {
+        let mut done = 0;
+        while done < bytes.len() {
+            done += std::os::windows::fs::FileExt::seek_write(file, &bytes[done..], offset + done as u64)?;
+        }
+        Ok(())
+    }
+}
+
+/// `model.gguf` and `-00001-of-00003.gguf` give `model-00001-of-00003.gguf`.
+fn numbered(target: &Path, suffix: &str) -> PathBuf {
+    let stem = target.file_stem().unwrap_or_default().to_string_lossy();
+    target.with_file_name(format!("{stem}{suffix}"))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p.into(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn remove(path: &Path) {
+    let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+}
+
+/// Writes a whole layout whose tensors are in memory: `content` gives the bytes of each tensor's single plane.
+pub fn write_layout(target: &Path, layout: &Layout, content: impl Fn(usize) -> Result<Vec<u8>>) -> Result<()> {
+    let partial = Partial::create(target, layout, false)?;
+    for (index, extents) in layout.tensors.iter().enumerate() {
+        let bytes = content(index)?;
+        if let Some(extent) = extents.first() {
+            write_all_at(&partial.files[extent.part], &bytes, extent.offset).map_err(|e| Error::io(target, e))?;
+        }
+    }
+    partial.publish().map(|_| ())
+}

@@ -1,0 +1,150 @@
+//! One error for every verb: what went wrong, where, what to do, and which exit code says so.
+
+use std::path::{Path, PathBuf};
+
+use windlass_formats::Problem;
+
+/// Exit code of a failed command, as scripts rely on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    Failed = 1,
+    Usage = 2,
+    Refused = 3,
+    Memory = 4,
+    Gate = 5,
+}
+
+impl Code {
+    /// Name for `--json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Code::Failed => "failed",
+            Code::Usage => "usage",
+            Code::Refused => "refused",
+            Code::Memory => "out-of-memory",
+            Code::Gate => "gate",
+        }
+    }
+}
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    pub code: Code,
+    pub message: String,
+    pub path: Option<PathBuf>,
+    pub tensor: Option<String>,
+    /// Bytes from the beginning of the file.
+    pub offset: Option<u64>,
+    /// What the user can do.
+    pub help: Option<String>,
+    /// Whether the work done so far is kept for `--resume`.
+    pub resumable: bool,
+}
+
+/// Result of a verb.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error with nothing but a message.
+    pub fn new(code: Code, message: impl Into<String>) -> Error {
+        Error { code, message: message.into(), path: None, tensor: None, offset: None, help: None, resumable: false }
+    }
+
+    /// Wrong usage.
+    pub fn usage(message: impl Into<String>) -> Error {
+        Error::new(Code::Usage, message)
+    }
+
+    /// The input was refused: `problem` was found in `path`.
+    pub fn refused(path: &Path, problem: Problem) -> Error {
+        windlass_formats::Error::refused(path, problem).into()
+    }
+
+    /// The operating system refused.
+    pub fn io(path: &Path, source: std::io::Error) -> Error {
+        let mut error = Error::new(Code::Failed, format!("{}: {source}", path.display()));
+        error.path = Some(path.into());
+        error.help = match source.kind() {
+            std::io::ErrorKind::StorageFull => Some("free some space, then run again with --resume".into()),
+            std::io::ErrorKind::NotFound => Some("check the path".into()),
+            std::io::ErrorKind::PermissionDenied => Some("check who owns the file and its folder".into()),
+            _ => None,
+        };
+        error
+    }
+
+    /// Adds what the user can do.
+    pub fn help(mut self, help: impl Into<String>) -> Error {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Names the file.
+    pub fn at(mut self, path: &Path) -> Error {
+        self.path.get_or_insert_with(|| path.into());
+        self
+    }
+
+    /// Names the tensor.
+    pub fn tensor(mut self, name: &str) -> Error {
+        self.tensor = Some(name.into());
+        self
+    }
+}
+
+impl From<windlass_formats::Error> for Error {
+    fn from(error: windlass_formats::Error) -> Error {
+        use windlass_formats::Error as E;
+        let message = error.to_string();
+        match error {
+            E::Io { path, source } => Error::io(&path, source),
+            E::Refused { path, problem } => {
+                let mut error = Error::new(Code::Refused, message).at(&path);
+                (error.tensor, error.offset, error.help) = (problem.tensor, problem.offset, problem.help);
+                if error.help.is_none() && matches!(problem.code, "truncated" | "shrunk") {
+                    error.help = Some("download the file again, or compare its size with the original's".into());
+                }
+                error
+            }
+            E::Unknown { path, .. } => Error::new(Code::Refused, message).at(&path),
+            E::CannotHold { .. } => Error::usage(message),
+            _ => Error::new(Code::Failed, message),
+        }
+    }
+}
+
+impl From<windlass_runtime::Error> for Error {
+    fn from(error: windlass_runtime::Error) -> Error {
+        let message = error.to_string();
+        match error {
+            windlass_runtime::Error::OutOfMemory { .. } => {
+                Error::new(Code::Memory, message).help("raise --memory-limit, or lower --threads")
+            }
+            _ => {
+                let mut error = Error::new(Code::Failed, message);
+                error.resumable = true;
+                error
+            }
+        }
+    }
+}
+
+impl From<windlass_quant::Error> for Error {
+    fn from(error: windlass_quant::Error) -> Error {
+        Error::usage(error.to_string())
+    }
+}
+
+impl From<windlass_catalog::Error> for Error {
+    fn from(error: windlass_catalog::Error) -> Error {
+        Error::new(Code::Refused, error.to_string())
+    }
+}
+
+impl From<windlass_text::Error> for Error {
+    fn from(error: windlass_text::Error) -> Error {
+        Error::new(Code::Refused, error.to_string())
+    }
+}

@@ -1,0 +1,94 @@
+//! A model, opened: its files, and which architecture they hold.
+
+use std::path::Path;
+
+use serde_json::Value as Json;
+use windlass_catalog::{Architecture, Convention, Hyper};
+use windlass_formats::{Source, files, resolve_model};
+use windlass_tensor::{DType, Limits};
+use windlass_text::Tokenizer;
+
+use crate::{Code, Error, Result};
+
+/// An opened model.
+pub struct Model {
+    pub source: Source,
+    /// What it is, or why that is not known.
+    pub identity: std::result::Result<Identity, String>,
+}
+
+/// Which architecture a model has, and how large it is.
+pub struct Identity {
+    pub architecture: &'static Architecture,
+    pub hyper: Hyper,
+}
+
+impl Model {
+    /// Opens a file, a folder, or `hf:ORG/NAME` from the local cache. Reads headers and config.json only.
+    pub fn open(path: &str, limits: &Limits) -> Result<Model> {
+        Model::open_with_config(path, None, limits)
+    }
+
+    /// As [`Model::open`], with config.json and tokenizer taken from another folder.
+    pub fn open_with_config(path: &str, config_from: Option<&Path>, limits: &Limits) -> Result<Model> {
+        let path = resolve_model(path)?;
+        let source = windlass_formats::open(&path, limits)?;
+        let identity = match config_from {
+            Some(folder) => identify_config(&files::read_small(&folder.join("config.json"), limits.side_file_bytes)?),
+            None => identify(&source, limits)?,
+        };
+        Ok(Model { source, identity })
+    }
+
+    /// The tokenizer: from tokenizer.json where there is one, else from the keys of a GGUF.
+    pub fn tokenizer(&self, limits: &Limits) -> Result<Tokenizer> {
+        let files = crate::convert::side_files(&self.source, limits)?;
+        let tokenizer = match files.get("tokenizer.json") {
+            Some(bytes) => Tokenizer::from_json(bytes, limits),
+            None => Tokenizer::from_gguf(self.source.metadata(), limits),
+        };
+        tokenizer.map_err(|e| Error::from(e).at(self.source.path()))
+    }
+
+    /// The identity, or an error that says why there is none.
+    pub fn identity(&self) -> Result<&Identity> {
+        self.identity.as_ref().map_err(|why| Error::new(Code::Refused, why.clone()).at(self.source.path()))
+    }
+}
+
+fn identify(source: &Source, limits: &Limits) -> Result<std::result::Result<Identity, String>> {
+    if source.container() == "gguf" {
+        return match windlass_catalog::from_gguf(source.metadata()) {
+            Ok((architecture, hyper)) => identify_gguf(source, architecture, hyper).map(Ok),
+            Err(error) => Ok(Err(error.to_string())),
+        };
+    }
+    match source.side_file("config.json", limits)? {
+        Some(bytes) => Ok(identify_config(&bytes)),
+        None => Ok(Err("there is no config.json beside the weights, so the architecture is not known".into())),
+    }
+}
+
+/// GGUF says some hyper-parameters by its tensors: their presence, or values computed from the originals.
+fn identify_gguf(source: &Source, architecture: &'static Architecture, hyper: Hyper) -> Result<Identity> {
+    let mut generated = Vec::new();
+    for name in architecture.generated_names(Convention::Gguf) {
+        let Some(entry) = source.tensor(name) else { continue };
+        let mut values = vec![0.0; entry.columns()];
+        if entry.shape().len() == 1 && entry.element().dtype() == Some(DType::F32) && values.len() < 1 << 16 {
+            let mut bytes = vec![0; values.len() * 4];
+            source.read(entry, 0, 0, &mut bytes)?;
+            windlass_quant::float::to_f32(DType::F32, &bytes, &mut values)?;
+            generated.push((name.to_string(), values));
+        }
+    }
+    let hyper = architecture.absorb(hyper, &generated)?;
+    let hyper = architecture.settle(hyper, Convention::Gguf, |name| source.tensor(name).is_some());
+    Ok(Identity { architecture, hyper })
+}
+
+fn identify_config(bytes: &[u8]) -> std::result::Result<Identity, String> {
+    let config: Json = serde_json::from_slice(bytes).map_err(|e| format!("config.json: {e}"))?;
+    let (architecture, hyper) = windlass_catalog::from_hf_config(&config).map_err(|e| e.to_string())?;
+    Ok(Identity { architecture, hyper })
+}

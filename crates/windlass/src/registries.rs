@@ -1,0 +1,90 @@
+//! What this build knows: schemes, containers, architectures, as rows for people and scripts.
+
+use serde::Serialize;
+use windlass_formats::{Container, containers};
+use windlass_quant::{Importance, Packing};
+use windlass_tensor::DType;
+
+/// A row of `windlass schemes`.
+#[derive(Debug, Serialize)]
+pub struct SchemeRow {
+    pub name: &'static str,
+    pub family: String,
+    pub bits_per_weight: f64,
+    /// Values that are coded together.
+    pub block: usize,
+    pub read: bool,
+    pub write: bool,
+    /// `ignored`, `used` or `required`.
+    pub importance: String,
+    /// Ceiling of the relative error on normally distributed values.
+    pub error_ceiling: f32,
+    /// Containers that can be written with it.
+    pub containers: Vec<&'static str>,
+}
+
+/// A row of `windlass formats`.
+#[derive(Debug, Serialize)]
+pub struct FormatRow {
+    pub name: &'static str,
+    pub description: &'static str,
+    pub read: bool,
+    pub write: bool,
+    pub dtypes: Vec<&'static str>,
+    pub schemes: Vec<&'static str>,
+}
+
+/// A row of `windlass architectures`.
+#[derive(Debug, Serialize)]
+pub struct ArchitectureRow {
+    pub name: &'static str,
+    pub hf_classes: &'static [&'static str],
+    pub gguf: &'static str,
+}
+
+/// All schemes.
+pub fn schemes() -> Vec<SchemeRow> {
+    let row = |scheme: windlass_quant::SchemeRef| {
+        let packing = Packing { scheme, float: DType::F16 };
+        let holds = |c: &&dyn Container| c.can_hold(&packing.element());
+        SchemeRow {
+            name: scheme.name(),
+            family: format!("{:?}", scheme.family()).to_lowercase(),
+            bits_per_weight: packing.bits_per_weight(),
+            block: scheme.block(),
+            read: true,
+            write: scheme.can_encode(),
+            importance: match scheme.importance() {
+                Importance::Ignored => "ignored",
+                Importance::Used => "used",
+                Importance::Required => "required",
+            }
+            .into(),
+            error_ceiling: scheme.error_ceiling(),
+            containers: containers().iter().map(|c| *c as &dyn Container).filter(|c| holds(c)).map(|c| c.name()).collect(),
+        }
+    };
+    windlass_quant::schemes().into_iter().map(row).collect()
+}
+
+/// All containers.
+pub fn formats() -> Vec<FormatRow> {
+    let row = |c: windlass_formats::ContainerRef| {
+        let dtypes: Vec<_> = DType::built_in().filter(|d| c.can_hold(&(*d).into())).map(|d| d.name()).collect();
+        let held = |s: &windlass_quant::SchemeRef| c.can_hold(&Packing { scheme: *s, float: DType::F16 }.element());
+        let schemes: Vec<_> = windlass_quant::schemes().into_iter().filter(held).map(|s| s.name()).collect();
+        let write = !dtypes.is_empty() || !schemes.is_empty();
+        FormatRow { name: c.name(), description: c.description(), read: true, write, dtypes, schemes }
+    };
+    containers().into_iter().map(row).collect()
+}
+
+/// All architectures.
+pub fn architectures() -> Vec<ArchitectureRow> {
+    let row = |a: &&'static windlass_catalog::Architecture| ArchitectureRow {
+        name: a.name(),
+        hf_classes: a.hf_classes(),
+        gguf: a.gguf_name(),
+    };
+    windlass_catalog::architectures().iter().map(row).collect()
+}

@@ -1,0 +1,134 @@
+//! `verify`: strict validation against the format's rules, and of the data where asked.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+use windlass_formats::{Entry, Problem, Source, container};
+use windlass_quant::measure;
+use windlass_runtime::memory::Pool;
+use windlass_tensor::{Element, Limits};
+
+use crate::convert::{decode, packing, row_bytes};
+use crate::{Error, Model, Result};
+
+/// What was found.
+#[derive(Debug, Serialize)]
+pub struct Verdict {
+    pub ok: bool,
+    pub problems: Vec<Finding>,
+    pub tensors: usize,
+    /// Bytes of tensor data that were read; 0 without `--deep`.
+    pub bytes_read: u64,
+}
+
+/// One problem.
+#[derive(Debug, Serialize)]
+pub struct Finding {
+    pub code: String,
+    pub message: String,
+    pub tensor: Option<String>,
+    pub offset: Option<u64>,
+}
+
+/// How `verify` goes on.
+pub struct Options<'a> {
+    /// Read all data: values that are not finite, scales that are not.
+    pub deep: bool,
+    pub limits: Limits,
+    pub memory_limit: u64,
+    /// Called with bytes read and bytes in all.
+    pub progress: &'a dyn Fn(u64, u64),
+}
+
+/// Checks a model that could be opened. What keeps it from being opened is the error of [`Model::open`].
+pub fn verify(model: &Model, options: &Options) -> Result<Verdict> {
+    let source = &model.source;
+    let mut problems = match container(source.container()) {
+        Some(container) => container.verify(source, &options.limits)?,
+        None => Vec::new(),
+    };
+    problems.extend(missing(model)?);
+    let mut bytes_read = 0;
+    if options.deep {
+        let pool = Pool::new(options.memory_limit);
+        for entry in source.tensors() {
+            problems.extend(check_data(source, entry, &pool)?);
+            bytes_read += entry.bytes();
+            (options.progress)(bytes_read, source.bytes());
+        }
+    }
+    let tensors = source.tensors().len();
+    let problems: Vec<Finding> = problems.into_iter().map(finding).collect();
+    Ok(Verdict { ok: problems.is_empty(), problems, tensors, bytes_read })
+}
+
+fn finding(problem: Problem) -> Finding {
+    let Problem { code, message, tensor, offset, .. } = problem;
+    Finding { code: code.into(), message, tensor, offset }
+}
+
+/// Tensors that the architecture needs and the model lacks, or has in another shape.
+fn missing(model: &Model) -> Result<Vec<Problem>> {
+    let Ok(identity) = &model.identity else { return Ok(Vec::new()) };
+    let source = &model.source;
+    let convention = container(source.container()).map_or(windlass_catalog::Convention::Hf, |c| c.convention());
+    let shape = |name: &str| source.tensor(name).map(|e| e.shape());
+    let mut problems = Vec::new();
+    let mut seen = HashSet::new();
+    for piece in identity.architecture.pieces(&identity.hyper)? {
+        if piece.find(convention, shape).is_some() {
+            continue;
+        }
+        let places = piece.places(convention);
+        let wrong = places.iter().find_map(|p| Some((p, shape(&p.tensor)?)));
+        let problem = match (wrong, places.first().filter(|_| piece.required)) {
+            (Some((place, found)), _) => {
+                let message = format!("the configuration asks for shape {:?}, found {found:?}", place.shape);
+                Problem::new("wrong-shape", message).tensor(&place.tensor)
+            }
+            (None, Some(place)) => {
+                Problem::new("missing-tensor", "the architecture needs this tensor").tensor(&place.tensor)
+            }
+            (None, None) => continue,
+        };
+        if seen.insert(problem.tensor.clone()) {
+            problems.push(problem);
+        }
+    }
+    Ok(problems)
+}
+
+/// The first value of a tensor that is not finite.
+fn check_data(source: &Source, entry: &Entry, pool: &Pool) -> Result<Option<Problem>> {
+    let float = match entry.element() {
+        Element::Plain(dtype) => dtype.is_float(),
+        packed => packing(packed).is_some(),
+    };
+    if !float {
+        return Ok(None);
+    }
+    let (rows, columns) = (entry.rows(), entry.columns());
+    let bytes = row_bytes(entry.element(), columns);
+    let at_once = ((1 << 18) / columns.max(1)).clamp(1, rows.max(1));
+    for first in (0..rows).step_by(at_once) {
+        let count = at_once.min(rows - first);
+        let mut planes = Vec::new();
+        for (plane, bytes) in bytes.iter().enumerate() {
+            let mut buffer = pool.take("a block to verify", bytes * count)?;
+            source.read(entry, plane, (first * bytes) as u64, &mut buffer).map_err(Error::from)?;
+            planes.push(buffer);
+        }
+        let mut values = pool.take("a block of floats", count * columns * 4)?;
+        let values = values.as_f32_mut();
+        let slices: Vec<&[u8]> = planes.iter().map(|p| &**p).collect();
+        decode(entry.element(), &slices, columns, values)?;
+        if !measure::largest_magnitude(values).is_finite() {
+            let at = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
+            let (row, column) = (first + at / columns.max(1), at % columns.max(1));
+            let message = format!("value {} in row {row}, column {column}", values[at]);
+            let offset = entry.planes()[0].offset + (row * bytes[0]) as u64;
+            return Ok(Some(Problem::new("not-finite", message).tensor(entry.name()).offset(offset)));
+        }
+    }
+    Ok(None)
+}

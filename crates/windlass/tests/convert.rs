@@ -1,0 +1,278 @@
+//! Conversions of a small model made on the spot: there and back, kill and resume, bad input.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use windlass::convert::{Conversion, Options, Report, Watch};
+use windlass::tensor::{Element, Limits};
+use windlass::{Code, Error, Model};
+
+struct Bench {
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let folder = tempfile::tempdir().unwrap();
+        windlass::quickstart::make(&folder.path().join("model")).unwrap();
+        Bench { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn convert(&self, from: &str, to: &str, scheme: Option<&str>) -> Result<Report, Error> {
+        self.convert_with(from, to, Options { scheme: scheme.map(String::from), ..Options::default() })
+    }
+
+    fn convert_with(&self, from: &str, to: &str, options: Options) -> Result<Report, Error> {
+        let stop = AtomicBool::new(false);
+        let watch = Watch { stop: &stop, progress: &|_, _| {} };
+        Conversion::plan(&self.path(from).to_string_lossy(), &self.path(to), options)?.run(&watch)
+    }
+
+    fn open(&self, name: &str) -> Model {
+        Model::open(&self.path(name).to_string_lossy(), &Limits::default()).unwrap()
+    }
+}
+
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap());
+    entries.map(|e| (e.file_name().into_string().unwrap(), std::fs::read(e.path()).unwrap())).collect()
+}
+
+/// All values of a tensor as the container's scheme decodes them.
+fn values(model: &Model, name: &str) -> Vec<f32> {
+    let entry = model.source.tensor(name).unwrap();
+    let planes: Vec<Vec<u8>> = (0..entry.planes().len())
+        .map(|i| {
+            let mut bytes = vec![0; entry.planes()[i].length as usize];
+            model.source.read(entry, i, 0, &mut bytes).unwrap();
+            bytes
+        })
+        .collect();
+    let planes: Vec<&[u8]> = planes.iter().map(|p| &p[..]).collect();
+    let mut values = vec![0.0; entry.values() as usize];
+    windlass::convert::decode(entry.element(), &planes, entry.columns(), &mut values).unwrap();
+    values
+}
+
+#[test]
+fn there_and_back_through_gguf_is_equal_to_the_byte() {
+    let bench = Bench::new();
+    let report = bench.convert("model", "m.gguf", None).unwrap();
+    assert_eq!((report.requantized, report.max_relative_error), (0, 0.0));
+    bench.convert("m.gguf", "back", None).unwrap();
+    assert_eq!(files(&bench.path("model")), files(&bench.path("back")));
+}
+
+#[test]
+fn there_and_back_through_mlx_keeps_every_file() {
+    let bench = Bench::new();
+    bench.convert("model", "mlx", Some("mlx8-g32")).unwrap();
+    bench.convert("mlx", "back", None).unwrap();
+    let (before, after) = (files(&bench.path("model")), files(&bench.path("back")));
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    for (name, bytes) in before.iter().filter(|(name, _)| *name != "model.safetensors") {
+        assert_eq!(bytes, &after[name], "{name}");
+    }
+}
+
+#[test]
+fn quantized_values_come_back_as_the_scheme_decodes_them() {
+    let bench = Bench::new();
+    for scheme in ["f16", "q8_0", "q4_0"] {
+        let (gguf, back) = (format!("{scheme}.gguf"), format!("{scheme}-back"));
+        bench.convert("model", &gguf, Some(scheme)).unwrap();
+        bench.convert(&gguf, &back, None).unwrap();
+        let (quantized, restored) = (bench.open(&gguf), bench.open(&back));
+        let decoded = values(&quantized, "blk.1.ffn_down.weight");
+        let restored = values(&restored, "model.layers.1.mlp.down_proj.weight");
+        let expected: Vec<f32> = decoded.iter().map(|v| half_to_even_bf16(*v)).collect();
+        assert_eq!(restored, expected, "{scheme}");
+    }
+}
+
+fn half_to_even_bf16(value: f32) -> f32 {
+    let bits = value.to_bits();
+    f32::from_bits(bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+}
+
+#[test]
+fn exact_repacking_goes_both_ways() {
+    let bench = Bench::new();
+    bench.convert_with("model", "q.gguf", pure("q4_0")).unwrap();
+    let report = bench.convert("q.gguf", "mlx", None).unwrap_err();
+    assert_eq!(report.code, Code::Usage, "a folder of safetensors has no packed tensors: {report}");
+    let options = Options { to: Some("mlx".into()), ..Options::default() };
+    let report = bench.convert_with("q.gguf", "mlx", options).unwrap();
+    assert!(report.repacked > 40 && report.requantized == 0, "{report:?}");
+    let (gguf, mlx) = (bench.open("q.gguf"), bench.open("mlx"));
+    let name = "model.layers.0.self_attn.v_proj.weight";
+    let (a, b) = (values(&gguf, "blk.0.attn_v.weight"), values(&mlx, name));
+    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-3 * a.abs().max(1e-4)));
+}
+
+fn pure(scheme: &str) -> Options {
+    Options { scheme: Some(scheme.into()), pure: true, ..Options::default() }
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_a_byte() {
+    let bench = Bench::new();
+    for threads in [1, 3] {
+        let options = Options { threads, scheme: Some("q4_k_m".into()), ..Options::default() };
+        bench.convert_with("model", &format!("{threads}.gguf"), options).unwrap();
+    }
+    assert!(std::fs::read(bench.path("1.gguf")).unwrap() == std::fs::read(bench.path("3.gguf")).unwrap());
+}
+
+#[test]
+fn an_interrupted_conversion_resumes_to_the_same_bytes() {
+    let bench = Bench::new();
+    bench.convert("model", "whole.gguf", Some("q4_k_m")).unwrap();
+    let options = || Options { scheme: Some("q4_k_m".into()), threads: 1, ..Options::default() };
+    let source = bench.path("model").to_string_lossy().into_owned();
+    let target = bench.path("cut.gguf");
+    let stop = AtomicBool::new(false);
+    // The first call of `progress` comes from the middle of the work; small models may end before it.
+    let plan = Conversion::plan(&source, &target, options()).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let journal = bench.path("cut.gguf.partial.journal");
+            while std::fs::metadata(&journal).map_or(0, |m| m.len()) < 200 && !stop.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        let result = plan.run(&Watch { stop: &stop, progress: &|_, _| {} });
+        stop.store(true, Ordering::Relaxed);
+        let error = result.expect_err("the conversion should have been interrupted");
+        assert!(error.resumable && error.help.unwrap().contains("--resume"));
+    });
+    assert!(!target.exists());
+    assert!(bench.path("cut.gguf.partial").exists());
+    bench.convert_with("model", "cut.gguf", Options { resume: true, ..options() }).unwrap();
+    // The name of the model inside differs with the file's name only if the folder's does, so bytes are equal.
+    assert!(std::fs::read(bench.path("whole.gguf")).unwrap() == std::fs::read(&target).unwrap());
+    assert!(!bench.path("cut.gguf.partial").exists() && !bench.path("cut.gguf.partial.journal").exists());
+}
+
+#[test]
+fn parts_are_split_and_joined() {
+    let bench = Bench::new();
+    let options = Options { part_size: Some(3 << 20), ..Options::default() };
+    bench.convert_with("model", "split", options.clone()).unwrap();
+    assert!(bench.path("split/model.safetensors.index.json").exists());
+    bench.convert_with("split", "s.gguf", options).unwrap();
+    let first = std::fs::read_dir(bench.folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let mut parts: Vec<_> = first.filter(|n| n.starts_with("s-0000")).collect();
+    parts.sort();
+    assert!(parts.len() >= 3, "{parts:?}");
+    bench.convert(&parts[0], "back", None).unwrap();
+    let (a, b) = (files(&bench.path("model")), files(&bench.path("back")));
+    assert!(a["model.safetensors"] == b["model.safetensors"]);
+}
+
+#[test]
+fn a_target_that_exists_is_left_alone() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("m.gguf"), "mine").unwrap();
+    let error = bench.convert("model", "m.gguf", None).unwrap_err();
+    assert!(error.help.unwrap().contains("--overwrite"));
+    assert_eq!(std::fs::read(bench.path("m.gguf")).unwrap(), b"mine");
+    bench.convert_with("model", "m.gguf", Options { overwrite: true, ..Options::default() }).unwrap();
+    assert!(std::fs::read(bench.path("m.gguf")).unwrap().starts_with(b"GGUF"));
+}
+
+#[test]
+fn a_value_that_is_not_a_number_is_refused_and_nothing_is_written() {
+    let bench = Bench::new();
+    let path = bench.path("model/model.safetensors");
+    let offset = {
+        let model = bench.open("model");
+        let entry = model.source.tensor("model.layers.2.mlp.up_proj.weight").unwrap();
+        entry.planes()[0].offset as usize + 2 * 700
+    };
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[offset..offset + 2].copy_from_slice(&[0xc0, 0x7f]);
+    std::fs::write(&path, bytes).unwrap();
+    let error = bench.convert("model", "m.gguf", Some("q4_k_m")).unwrap_err();
+    assert_eq!(error.code, Code::Refused);
+    assert_eq!(error.tensor.as_deref(), Some("model.layers.2.mlp.up_proj.weight"));
+    assert!(error.message.contains("NaN in row 2, column 188"), "{error}");
+    let left: Vec<_> = files_beside(&bench);
+    assert_eq!(left, ["model"]);
+}
+
+fn files_beside(bench: &Bench) -> Vec<String> {
+    let entries = std::fs::read_dir(bench.folder.path()).unwrap();
+    entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_truncated_model_is_refused_with_file_tensor_and_offset() {
+    let bench = Bench::new();
+    let path = bench.path("model/model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 1000]).unwrap();
+    let error = bench.convert("model", "m.gguf", None).unwrap_err();
+    assert_eq!(error.code, Code::Refused);
+    assert!(error.path.is_some_and(|p| p.ends_with("model.safetensors")));
+    assert!(error.help.is_some());
+}
+
+#[test]
+fn a_missing_tensor_and_a_foreign_config_are_named() {
+    let bench = Bench::new();
+    let config = bench.path("model/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("\"num_hidden_layers\": 6", "\"num_hidden_layers\": 7")).unwrap();
+    let error = bench.convert("model", "m.gguf", None).unwrap_err();
+    assert_eq!(error.code, Code::Refused);
+    assert!(error.tensor.is_some_and(|t| t.starts_with("model.layers.6.")));
+    std::fs::write(&config, text.replace("\"intermediate_size\": 768", "\"intermediate_size\": 512")).unwrap();
+    let error = bench.convert("model", "m.gguf", None).unwrap_err();
+    assert!(error.message.contains("[512, 256]") && error.message.contains("[768, 256]"), "{error}");
+}
+
+#[test]
+fn an_impossible_pair_is_wrong_usage() {
+    let bench = Bench::new();
+    let options = Options { to: Some("safetensors".into()), scheme: Some("q4_k".into()), ..Options::default() };
+    let error = bench.convert_with("model", "out", options).unwrap_err();
+    assert_eq!(error.code, Code::Usage);
+    assert!(error.help.unwrap().contains("bf16"));
+    let error = bench.convert("model", "m.gguf", Some("q4_k_n")).unwrap_err();
+    assert_eq!(error.code, Code::Usage);
+    assert!(error.message.contains("q4_k_m") || error.message.contains("q4_k_s"), "{error}");
+}
+
+#[test]
+fn a_gate_that_is_not_met_leaves_nothing() {
+    let bench = Bench::new();
+    let options = Options { scheme: Some("q2_k".into()), max_error: Some(0.01), ..Options::default() };
+    let error = bench.convert_with("model", "m.gguf", options).unwrap_err();
+    assert_eq!(error.code, Code::Gate);
+    assert_eq!(files_beside(&bench), ["model"]);
+}
+
+#[test]
+fn a_limit_too_small_for_one_block_is_out_of_memory() {
+    let bench = Bench::new();
+    let options = Options { memory_limit: 1 << 20, ..Options::default() };
+    assert_eq!(bench.convert_with("model", "m.gguf", options).unwrap_err().code, Code::Memory);
+}
+
+#[test]
+fn gguf_vectors_are_f32_and_tied_embeddings_are_written_once() {
+    let bench = Bench::new();
+    bench.convert("model", "m.gguf", Some("q4_k_m")).unwrap();
+    let model = bench.open("m.gguf");
+    assert!(model.source.tensor("output.weight").is_none());
+    let norm = model.source.tensor("blk.0.attn_norm.weight").unwrap();
+    assert_eq!(norm.element(), &Element::Plain(windlass::tensor::DType::F32));
+    assert_eq!(model.source.tensor("token_embd.weight").unwrap().element().name(), "q6_k");
+}
