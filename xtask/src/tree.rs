@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::process::Command;
 
-/// Folders that hold what was built or fetched, wherever they lie.
-const SKIPPED: [&str; 6] = ["target", "artifacts", "corpus", "__pycache__", "node_modules", "venv"];
-
-/// Hidden folders that are part of the project; all others are somebody's tools.
-const HIDDEN: [&str; 3] = [".ci", ".cargo", ".github"];
+/// Folders that are not looked into where git cannot be asked what belongs to the project.
+const SKIPPED: [&str; 6] = ["target", "artifacts", "corpus", "seeds", "__pycache__", ".git"];
 
 /// Text files by path, `/` between folders on every system.
 #[derive(Debug, Default)]
@@ -18,10 +16,14 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Reads every text file under `root`. Files that are not UTF-8 are data and are left out.
+    /// Reads every text file under `root` that git does not ignore; without git, all but what builds leave behind.
+    /// Files that are not UTF-8 are data and are left out.
     pub fn read(root: &Path) -> io::Result<Self> {
         let mut tree = Self::default();
-        tree.read_folder(root, "")?;
+        match listed_by_git(root) {
+            Some(paths) => paths.iter().try_for_each(|path| tree.read_file(root, path))?,
+            None => tree.read_folder(root, "")?,
+        }
         Ok(tree)
     }
 
@@ -64,20 +66,33 @@ impl Tree {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                let hidden = name.starts_with('.') && !HIDDEN.contains(&name.as_str());
-                if !hidden && !SKIPPED.contains(&name.as_str()) {
-                    self.read_folder(root, &path)?;
-                }
-            } else if kind.is_file()
-                && let Ok(text) = String::from_utf8(fs::read(entry.path())?)
-            {
-                self.files.insert(path, text);
+            if !entry.file_type()?.is_dir() {
+                self.read_file(root, &path)?;
+            } else if !SKIPPED.contains(&name.as_str()) {
+                self.read_folder(root, &path)?;
             }
         }
         Ok(())
     }
+
+    fn read_file(&mut self, root: &Path, path: &str) -> io::Result<()> {
+        let place = root.join(path);
+        // A listed file may have been deleted since, and a link is read where it leads to.
+        if place.symlink_metadata().is_ok_and(|m| m.is_file())
+            && let Ok(text) = String::from_utf8(fs::read(place)?)
+        {
+            self.files.insert(path.into(), text);
+        }
+        Ok(())
+    }
+}
+
+/// What git would put into a commit: tracked files, and new ones that it does not ignore.
+fn listed_by_git(root: &Path) -> Option<Vec<String>> {
+    let arguments = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    let listed = Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;
+    let text = String::from_utf8(listed.stdout).ok().filter(|_| listed.status.success())?;
+    Some(text.split_terminator('\0').map(String::from).collect())
 }
 
 #[cfg(test)]
@@ -86,7 +101,15 @@ mod tests {
 
     #[test]
     fn this_project_is_found_without_what_was_built() {
-        let tree = Tree::read(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()).unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut walked = Tree::default();
+        walked.read_folder(root, "").unwrap();
+        for tree in [Tree::read(root).unwrap(), walked] {
+            check(&tree);
+        }
+    }
+
+    fn check(tree: &Tree) {
         assert!(tree.text("xtask/src/tree.rs").is_some());
         assert!(tree.text("Cargo.toml").is_some());
         assert!(tree.files().all(|(path, _)| !path.starts_with("target/") && !path.starts_with(".git/")));
