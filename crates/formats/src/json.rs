@@ -99,14 +99,14 @@ pub fn members(text: &[u8], limit: usize) -> Result<Vec<Member>, String> {
     }
 }
 
-/// `text` (an object) with the members of these keys taken out and the new ones put at its end; all else as it was.
-/// Values are JSON.
-pub fn replace_members(text: &[u8], new: &[(&str, String)], limit: usize) -> Result<Vec<u8>, String> {
+/// `text` (an object) without the members `remove`, and with the members `add` at its end; all else keeps its order and
+/// spelling. The values of `add` are JSON.
+pub fn edit(text: &[u8], remove: &[&str], add: &[(&str, String)], limit: usize) -> Result<Vec<u8>, String> {
     let old = members(text, limit)?;
     let piece = |m: &Member| text.get(m.value.clone()).unwrap_or_default().to_vec();
-    let kept = old.iter().filter(|m| new.iter().all(|(key, _)| *key != m.key));
+    let kept = old.iter().filter(|m| !remove.contains(&m.key.as_str()));
     let mut all: Vec<(String, Vec<u8>)> = kept.map(|m| (m.key.clone(), piece(m))).collect();
-    all.extend(new.iter().map(|(key, value)| (key.to_string(), value.clone().into_bytes())));
+    all.extend(add.iter().map(|(key, value)| (key.to_string(), value.clone().into_bytes())));
     let indent = indentation(text);
     let mut out = b"{".to_vec();
     for (i, (key, value)) in all.iter().enumerate() {
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn an_edit_keeps_order_and_spelling() {
         let text = b"{\n  \"z\": 1e-06,\n  \"q\": {\"old\": 1},\n  \"a\": Infinity\n}";
-        let out = replace_members(text, &[("q", "{}".into())], 8).unwrap();
+        let out = edit(text, &["q", "none"], &[("q", "{}".into())], 8).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "{\n  \"z\": 1e-06,\n  \"a\": Infinity,\n  \"q\": {}\n}\n");
     }
 

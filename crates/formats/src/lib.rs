@@ -4,6 +4,7 @@ mod container;
 mod error;
 pub mod files;
 pub mod gguf;
+pub mod hub;
 mod json;
 pub mod mlx;
 pub mod npz;
@@ -15,7 +16,8 @@ pub use container::{
     register,
 };
 pub use error::{Error, Problem};
+pub use hub::resolve_model;
 pub use source::{Entry, Extent, Part, Source, SourceBuilder, expected_bytes};
 
 /// The built-in containers, in the order in which they are tried.
-static BUILT_IN: &[ContainerRef] = &[&safetensors::SafeTensors, &gguf::Gguf];
+static BUILT_IN: &[ContainerRef] = &[&gguf::Gguf, &mlx::Mlx, &safetensors::SafeTensors, &npz::Npz];

@@ -1,1 +1,138 @@
-//! NumPy archives.
+//! NumPy arrays (`.npy`) and archives of them (`.npz`).
+//!
+//! Read only: a zip stores a checksum of each member before its data, and a [`Layout`] is fixed before the data are.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use windlass_catalog::Convention;
+use windlass_tensor::{Element, Limits};
+
+use crate::{Container, Error, Extent, Layout, Probe, Problem, Source, SourceBuilder, Target};
+
+mod npy;
+mod zip;
+
+pub use npy::Npy;
+use zip::Bytes;
+
+/// Name of a lone array, which has none of its own: that which NumPy gives to unnamed ones.
+const UNNAMED: &str = "arr_0";
+
+/// The container.
+pub struct Npz;
+
+/// One array of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Array {
+    pub name: String,
+    pub header: Npy,
+    /// Where its values begin in the file.
+    pub offset: u64,
+}
+
+/// Parses a whole `.npy` or `.npz` file held in memory.
+pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Vec<Array>, Problem> {
+    arrays(&bytes, limits)
+}
+
+/// Arrays of the file at `path`, whose part number in `builder` comes first.
+pub(crate) fn read(path: &Path, limits: &Limits, builder: &mut SourceBuilder) -> Result<(usize, Vec<Array>), Error> {
+    let file = crate::files::open(path)?;
+    let found = arrays(&file, limits).map_err(|p| Error::refused(path, p))?;
+    Ok((builder.part(path, Arc::new(file))?, found))
+}
+
+fn arrays(bytes: &dyn Bytes, limits: &Limits) -> Result<Vec<Array>, Problem> {
+    if bytes.length() >= 6 && bytes.read(0, 6)? == b"\x93NUMPY" {
+        return Ok(vec![array(bytes, UNNAMED, 0, bytes.length())?]);
+    }
+    let each = zip::members(bytes, limits)?.into_iter().map(|member| {
+        let name = member.name.strip_suffix(".npy").ok_or_else(|| {
+            Problem::new("not-npy", "is not the name of an array, which ends in .npy").tensor(&member.name)
+        })?;
+        array(bytes, name, member.offset, member.length)
+    });
+    each.collect()
+}
+
+fn array(bytes: &dyn Bytes, name: &str, start: u64, length: u64) -> Result<Array, Problem> {
+    let place = |problem: Problem| problem.tensor(name).offset(start);
+    let head = bytes.read(start, length.min(12) as usize)?;
+    let whole = npy::header_length(&head, length).map_err(place)?;
+    let header = npy::parse(&bytes.read(start, whole)?, length).map_err(place)?;
+    Ok(Array { name: name.into(), offset: start + header.data_start, header })
+}
+
+impl Container for Npz {
+    fn name(&self) -> &'static str {
+        "npz"
+    }
+
+    fn description(&self) -> &'static str {
+        "NumPy: one array (.npy) or an uncompressed archive of them (.npz); read only"
+    }
+
+    fn convention(&self) -> Convention {
+        Convention::Hf
+    }
+
+    fn detect(&self, probe: &Probe) -> bool {
+        // Other zips (PyTorch's) begin with a member of another kind.
+        let name_length = probe.head.get(26..28).map_or(0, |b| usize::from(b[0]) | usize::from(b[1]) << 8);
+        let name = probe.head.get(30..).and_then(|rest| rest.get(..name_length));
+        let archive = probe.head.starts_with(b"PK\x03\x04") && name.is_some_and(|n| n.ends_with(b".npy"));
+        archive || probe.head.starts_with(b"\x93NUMPY")
+    }
+
+    fn open(&self, path: &Path, limits: &Limits) -> Result<Source, Error> {
+        let mut builder = SourceBuilder::new(self.name(), "", path, limits);
+        let (part, arrays) = read(path, limits, &mut builder)?;
+        for array in arrays {
+            let extent = Extent { part, offset: array.offset, length: array.header.length };
+            builder.tensor(array.name, Element::Plain(array.header.dtype), array.header.shape, vec![extent])?;
+        }
+        Ok(builder.build())
+    }
+
+    fn verify(&self, source: &Source, limits: &Limits) -> Result<Vec<Problem>, Error> {
+        verify_checksums(source.path(), limits)
+    }
+
+    fn can_hold(&self, _: &Element) -> bool {
+        false
+    }
+
+    fn layout(&self, _: &Target) -> Result<Layout, Error> {
+        Err(Error::Layout("npz files are only read: write safetensors or mlx instead".into()))
+    }
+}
+
+/// Reads all members and compares their checksums.
+pub(crate) fn verify_checksums(path: &Path, limits: &Limits) -> Result<Vec<Problem>, Error> {
+    let file = crate::files::open(path)?;
+    let refuse = |problem| Error::refused(path, problem);
+    if file.length() >= 6 && file.read(0, 6).map_err(refuse)? == b"\x93NUMPY" {
+        return Ok(Vec::new());
+    }
+    let mut problems = Vec::new();
+    for member in zip::members(&file, limits).map_err(refuse)? {
+        let found = checksum(&file, &member).map_err(refuse)?;
+        if found != member.crc {
+            let message = format!("its checksum is {found:08x}, the archive says {:08x}", member.crc);
+            problems.push(Problem::new("checksum", message).tensor(&member.name).offset(member.offset));
+        }
+    }
+    Ok(problems)
+}
+
+fn checksum(file: &File, member: &zip::Member) -> Result<u32, Problem> {
+    let (mut crc, mut done) = (0, 0);
+    while done < member.length {
+        let piece = (member.length - done).min(1 << 20);
+        crc = zip::crc32(crc, &file.read(member.offset + done, piece as usize)?);
+        done += piece;
+    }
+    Ok(crc)
+}

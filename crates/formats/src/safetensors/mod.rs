@@ -67,10 +67,15 @@ impl Container for SafeTensors {
             metadata = Metadata::from_iter([("format".to_string(), "pt".into())]);
         }
         let style = write::Style { folder: false, index_always: false, indent: 2 };
-        write::layout(target, &metadata, &style, |tensor| match tensor.element.dtype() {
+        let mut layout = write::layout(target, &metadata, &style, |tensor| match tensor.element.dtype() {
             Some(dtype) => Ok(vec![write::plain(tensor, dtype)?]),
             None => Err(cannot_hold(self.name(), &tensor.element, &tensor.name)),
-        })
+        })?;
+        // Nothing is packed here; a config.json that still says so would be that of an MLX folder.
+        for (_, config) in layout.files.iter_mut().filter(|(name, _)| name == "config.json") {
+            *config = crate::mlx::without_quantization(config);
+        }
+        Ok(layout)
     }
 }
 
