@@ -88,7 +88,7 @@ fn read(architecture: &'static Architecture, metadata: &Metadata) -> Result<Hype
         attention_soft_cap: keys.positive("attn_logit_softcapping")?.or(defaults.attention_soft_cap),
         output_soft_cap: keys.positive("final_logit_softcapping")?.or(defaults.output_soft_cap),
         query_scalar: match keys.positive("attention.scale")? {
-            Some(scale) => 1.0 / (scale * scale),
+            Some(scale) => query_scalar(scale),
             None => implied_scalar(architecture, hidden, layers, heads, head_dim),
         },
         activation: defaults.activation,
@@ -190,6 +190,12 @@ fn scaling(architecture: &'static Architecture, keys: Keys) -> Result<(Option<Ro
             remedy: "none, linear, yarn and longrope can be used",
         }),
     }
+}
+
+/// The number under the root of a scale: an integer in every model, which f32 blurs.
+fn query_scalar(scale: f32) -> f32 {
+    let scalar = 1.0 / (scale * scale);
+    if (scalar - scalar.round()).abs() <= 1e-5 * scalar { scalar.round() } else { scalar }
 }
 
 /// The number under the root of the query scale that llama.cpp assumes, since its files do not hold it.

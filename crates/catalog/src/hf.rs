@@ -327,7 +327,12 @@ impl Architecture {
             put_sliding(h, &mut put);
         }
         if matches!(d.query_scalar, QueryScalar::Configured { .. }) {
-            put("query_pre_attn_scalar", json!(decimal(h.query_scalar)));
+            // transformers 5 insists on an integer.
+            let scalar = h.query_scalar;
+            put(
+                "query_pre_attn_scalar",
+                if scalar.fract() == 0.0 { json!(scalar as u64) } else { json!(decimal(scalar)) },
+            );
             put("attn_logit_softcapping", json!(h.attention_soft_cap.map(decimal)));
             put("final_logit_softcapping", json!(h.output_soft_cap.map(decimal)));
         }

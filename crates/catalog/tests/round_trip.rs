@@ -65,6 +65,42 @@ fn llama_3_scaling_is_found_again_from_its_factors() {
 }
 
 #[test]
+fn settings_that_llama_cpp_does_not_keep_survive_it() {
+    let changed = |case: &str, key: &str, value: serde_json::Value| {
+        let mut config = cases().into_iter().find(|c| c.name == case).unwrap().config().clone();
+        config[key] = value;
+        let (architecture, hyper) = from_hf_config(&config).unwrap();
+        let (found, read) = through_gguf(architecture, &hyper);
+        assert_eq!((found.name(), &read), (architecture.name(), &hyper), "{case} with {key}");
+        let (_, again) = from_hf_config(&found.to_hf_config(&read)).unwrap();
+        assert_eq!(again, hyper, "{case} with {key} through config.json");
+        hyper
+    };
+    let hyper = changed("gemma2", "query_pre_attn_scalar", json!(144));
+    assert!((hyper.attention_scale() - 1.0 / 12.0).abs() < 1e-6);
+    let hyper = changed("gemma2", "layer_types", json!(["full_attention", "sliding_attention"]));
+    assert!(!hyper.is_sliding(0) && hyper.is_sliding(1) && !hyper.is_sliding(2));
+    changed("gemma3", "sliding_window", json!(null));
+    assert!(!changed("qwen3moe", "norm_topk_prob", json!(false)).experts_normalized());
+    let hyper = changed("mistral-sliding", "sliding_window", json!(128));
+    assert_eq!((hyper.sliding_window(), hyper.is_sliding(1)), (Some(128), true));
+    changed("gemma2", "rope_parameters", json!({"rope_type": "default", "rope_theta": 50000.0}));
+    changed("qwen2", "head_dim", json!(16));
+    changed(
+        "llama",
+        "rope_parameters",
+        json!({"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0,
+        "original_max_position_embeddings": 64, "attention_factor": 1.25, "beta_fast": 16.0, "beta_slow": 2.0}),
+    );
+    changed(
+        "llama",
+        "rope_parameters",
+        json!({"rope_type": "longrope", "rope_theta": 1e4,
+        "original_max_position_embeddings": 64, "short_factor": [1, 1, 1, 1], "long_factor": [1, 2, 3, 4]}),
+    );
+}
+
+#[test]
 fn pieces_tile_every_place_they_may_be_stored_in() {
     for case in cases() {
         let (architecture, hyper) = from_hf_config(case.config()).unwrap();
