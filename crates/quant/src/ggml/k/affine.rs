@@ -5,7 +5,7 @@ use crate::float::{f16_to_f32, f32_to_f16_bits};
 use super::batch::{BatchCodes, SUPER, WEIGHTED_STEPS};
 use super::lanes::{self, AffineFit};
 use super::search::{self, Steps, nearest};
-use super::vector::{Ints, LANES, Lanes, Mask};
+use super::vector::{Ints, LANES, Lanes, Mask, lanes_only};
 
 /// What the formats differ in; sub-blocks have `SUB` values.
 pub(super) trait AffineFormat<const SUB: usize> {
@@ -176,6 +176,7 @@ fn requantize<const SUB: usize>(
     let gone = scale.eq(Lanes::ZERO);
     let fit = fit.filter(|_| gone.any());
     for (codes, &x) in codes.iter_mut().zip(x) {
+        lanes_only();
         let mut code = ((x + min) / scale).nearest().clamp(0, max_code);
         if let Some(fit) = fit {
             code = gone.pick_ints(fit.code(x, max_code), code);
@@ -203,6 +204,7 @@ pub(super) fn importance_weights<const SUB: usize>(
 ) -> Lanes {
     let mut sum = Lanes::ZERO;
     for ((w, &x), &i) in weights.iter_mut().zip(x).zip(importance) {
+        lanes_only();
         *w = i * (sigma2 + x * x).sqrt();
         sum = sum + *w;
     }
@@ -213,6 +215,7 @@ pub(super) fn importance_weights<const SUB: usize>(
 fn plain_weights<const SUB: usize>(x: &[Lanes; SUB], absolute: bool, weights: &mut [Lanes; SUB]) {
     let mean = (sum_of_squares(x) / Lanes::all(SUB as f32)).sqrt();
     for (w, &x) in weights.iter_mut().zip(x) {
+        lanes_only();
         *w = if absolute { x.abs() } else { mean + x.abs() };
     }
 }
@@ -233,6 +236,7 @@ fn grid_lanes<F: AffineFormat<SUB>, const SUB: usize>(
         }
         let inverse = max.gt(Lanes::ZERO).pick(steps / max, Lanes::ZERO);
         for (code, &scale) in codes.iter_mut().zip(scales) {
+            lanes_only();
             *code = (inverse * scale).nearest().low_bits(255);
         }
         max / steps

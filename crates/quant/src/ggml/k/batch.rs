@@ -3,7 +3,7 @@
 use crate::ggml::block::Weighted;
 
 use super::search::Steps;
-use super::vector::{LANES, Lanes, Mask};
+use super::vector::{LANES, Lanes, Mask, lanes_only};
 
 /// Values of a super-block.
 pub(super) const SUPER: usize = 256;
@@ -67,16 +67,17 @@ fn encode_batch<'a, C: Coder>(
 ) -> Mask {
     let mut x = [Lanes::ZERO; SUPER];
     let mut codes = [[0; LANES]; SUPER];
-    transpose(blocks.iter(), &mut x);
+    transpose(|n| blocks.get(n), &mut x);
     let odd = if weights(0).is_some() {
         let mut w = [Lanes::ZERO; SUPER];
-        transpose((0..blocks.len()).filter_map(weights), &mut w);
+        transpose(weights, &mut w);
         C::many(&x, Some(&w), coded, &mut codes)
     } else {
         C::many(&x, None, coded, &mut codes)
     };
     for (n, block) in coded.iter_mut().enumerate() {
         for (to, from) in C::codes(block).iter_mut().zip(&codes) {
+            lanes_only();
             *to = from[n];
         }
     }
@@ -84,10 +85,12 @@ fn encode_batch<'a, C: Coder>(
 }
 
 #[inline(always)]
-fn transpose<'a>(blocks: impl Iterator<Item = &'a [f32; SUPER]>, lanes: &mut [Lanes; SUPER]) {
-    for (n, block) in blocks.take(LANES).enumerate() {
-        for (lane, value) in lanes.iter_mut().zip(block) {
-            lane.0[n] = *value;
+fn transpose<'a>(block: impl Fn(usize) -> Option<&'a [f32; SUPER]>, lanes: &mut [Lanes; SUPER]) {
+    let blocks: [&[f32; SUPER]; LANES] = std::array::from_fn(|n| block(n).unwrap_or(&[0.0; SUPER]));
+    for (i, lanes) in lanes.iter_mut().enumerate() {
+        lanes_only();
+        for (lane, block) in lanes.0.iter_mut().zip(blocks) {
+            *lane = block[i];
         }
     }
 }

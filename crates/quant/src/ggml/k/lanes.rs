@@ -4,7 +4,7 @@
 //! beyond 2^22. Lanes where that could happen are reported as *odd*, and the caller codes those super-blocks one by one.
 
 use super::search::{Steps, ZERO};
-use super::vector::{Ints, Lanes, Mask};
+use super::vector::{Ints, Lanes, Mask, lanes_only};
 
 /// What a byte keeps of an integer.
 const BYTE: i32 = 255;
@@ -250,20 +250,11 @@ pub(super) fn symmetric(x: &[Lanes; 16], weights: &[Lanes; 16], half: i32) -> Sy
     let (max, magnitude) = extreme(x);
     let mut weighted = [Lanes::ZERO; 16];
     for ((wx, &x), &w) in weighted.iter_mut().zip(x).zip(weights) {
+        lanes_only();
         *wx = w * x;
     }
-    let (low, high) = (Lanes::all(-half as f32), Lanes::all((half - 1) as f32));
-    let sums = |inverse: Lanes| {
-        let (mut sum_lx, mut sum_l2) = (Lanes::ZERO, Lanes::ZERO);
-        for ((&x, &w), &wx) in x.iter().zip(weights).zip(&weighted) {
-            let l = (inverse * x).round().min(high).max(low);
-            sum_lx = sum_lx + wx * l;
-            sum_l2 = sum_l2 + w * l * l;
-        }
-        (sum_lx, sum_l2)
-    };
-    let mut chosen = low / max;
-    let (sum_lx, sum_l2) = sums(chosen);
+    let mut chosen = Lanes::all(-half as f32) / max;
+    let (sum_lx, sum_l2) = symmetric_sums(x, weights, &weighted, chosen, half);
     let finite = (sum_lx - sum_lx + (sum_l2 - sum_l2)).eq(Lanes::ZERO);
     let mut scale = sum_l2.eq(Lanes::ZERO).pick(Lanes::ZERO, sum_lx / sum_l2);
     let mut best = scale * sum_lx;
@@ -272,7 +263,7 @@ pub(super) fn symmetric(x: &[Lanes; 16], weights: &[Lanes; 16], half: i32) -> Sy
             continue;
         }
         let inverse = Lanes::all(-(half as f32 + 0.1 * n as f32)) / max;
-        let (sum_lx, sum_l2) = sums(inverse);
+        let (sum_lx, sum_l2) = symmetric_sums(x, weights, &weighted, inverse, half);
         let better = sum_l2.gt(Lanes::ZERO) & (sum_lx * sum_lx).gt(best * sum_l2);
         let this = sum_lx / sum_l2;
         chosen = better.pick(inverse, chosen);
@@ -283,6 +274,25 @@ pub(super) fn symmetric(x: &[Lanes; 16], weights: &[Lanes; 16], half: i32) -> Sy
     SymmetricFit { scale: zero.pick(Lanes::ZERO, scale), odd: !(finite | zero), zero, inverse: chosen }
 }
 
+/// Sums of codes times values, and of squares of codes, both weighted; `weighted` are the weights times the values.
+#[inline(always)]
+fn symmetric_sums(
+    x: &[Lanes; 16],
+    weights: &[Lanes; 16],
+    weighted: &[Lanes; 16],
+    inverse: Lanes,
+    half: i32,
+) -> (Lanes, Lanes) {
+    let (low, high) = (Lanes::all(-half as f32), Lanes::all((half - 1) as f32));
+    let (mut sum_lx, mut sum_l2) = (Lanes::ZERO, Lanes::ZERO);
+    for ((&x, &w), &wx) in x.iter().zip(weights).zip(weighted) {
+        let l = (inverse * x).round().min(high).max(low);
+        sum_lx = sum_lx + wx * l;
+        sum_l2 = sum_l2 + w * l * l;
+    }
+    (sum_lx, sum_l2)
+}
+
 /// [`super::search::symmetric_descent`].
 #[inline(always)]
 pub(super) fn symmetric_descent(x: &[Lanes; 16], half: i32, codes: &mut [Ints; 16]) -> Lanes {
@@ -291,6 +301,7 @@ pub(super) fn symmetric_descent(x: &[Lanes; 16], half: i32, codes: &mut [Ints; 1
     let (mut sum_lx, mut sum_l2) = (Lanes::ZERO, Lanes::ZERO);
     let mut levels = [Ints::all(0); 16];
     for (level, &x) in levels.iter_mut().zip(x) {
+        lanes_only();
         *level = (inverse * x).nearest().clamp(-half, half - 1);
         let (w, l) = (x * x, level.to_f32());
         sum_lx = sum_lx + w * x * l;
@@ -299,6 +310,7 @@ pub(super) fn symmetric_descent(x: &[Lanes; 16], half: i32, codes: &mut [Ints; 1
     for _ in 0..5 {
         let mut changed = Mask::NONE;
         for (level, &x) in levels.iter_mut().zip(x) {
+            lanes_only();
             let (w, l) = (x * x, level.to_f32());
             let rest_lx = sum_lx - w * x * l;
             let rest_l2 = sum_l2 - w * l * l;
@@ -320,10 +332,23 @@ pub(super) fn symmetric_descent(x: &[Lanes; 16], half: i32, codes: &mut [Ints; 1
     }
     let zero = magnitude.lt(Lanes::all(ZERO));
     for (code, level) in codes.iter_mut().zip(levels) {
+        lanes_only();
         *code = zero.pick_ints(Ints::all(0), level.plus(half));
     }
     let some = sum_l2.gt(Lanes::ZERO) & !zero;
     some.pick(sum_lx / sum_l2, Lanes::ZERO)
+}
+
+/// The error with codes up to `limit`, of which `bits` are kept.
+#[inline(always)]
+fn positive_error(x: &[Lanes], weights: &[Lanes], inverse: Lanes, limit: i32, bits: i32) -> Lanes {
+    let scale = Lanes::all(1.0) / inverse;
+    let mut sum = Lanes::ZERO;
+    for (&x, &w) in x.iter().zip(weights) {
+        let difference = x - scale * (inverse * x).nearest().min(limit).low_bits(bits).to_f32();
+        sum = sum + w * difference * difference;
+    }
+    sum
 }
 
 /// [`super::search::positive`]; codes are what is left of them in a byte.
@@ -333,30 +358,21 @@ pub(super) fn positive(x: &[Lanes], weights: &[Lanes], max_code: i32, codes: &mu
     for &x in x {
         max = max.max(x);
     }
-    // The error with codes up to `limit`, of which `bits` are kept.
-    let error = |inverse: Lanes, limit: i32, bits: i32| {
-        let scale = Lanes::all(1.0) / inverse;
-        let mut sum = Lanes::ZERO;
-        for (&x, &w) in x.iter().zip(weights) {
-            let difference = x - scale * (inverse * x).nearest().min(limit).low_bits(bits).to_f32();
-            sum = sum + w * difference * difference;
-        }
-        sum
-    };
     let mut inverse = Lanes::all(max_code as f32) / max;
-    let mut best = error(inverse, i32::MAX, BYTE);
+    let mut best = positive_error(x, weights, inverse, i32::MAX, BYTE);
     for n in -4..=4 {
         if n == 0 {
             continue;
         }
         let trial = Lanes::all(0.1 * n as f32 + max_code as f32) / max;
-        let error = error(trial, max_code, -1);
+        let error = positive_error(x, weights, trial, max_code, -1);
         let better = error.lt(best);
         best = better.pick(error, best);
         inverse = better.pick(trial, inverse);
     }
     let (mut sum_lx, mut sum_l2) = (Lanes::ZERO, Lanes::ZERO);
     for ((code, &x), &w) in codes.iter_mut().zip(x).zip(weights) {
+        lanes_only();
         let level = (inverse * x).nearest().min(max_code);
         *code = level.low_bits(BYTE);
         let l = level.to_f32();
@@ -366,6 +382,7 @@ pub(super) fn positive(x: &[Lanes], weights: &[Lanes], max_code: i32, codes: &mu
     for _ in 0..5 {
         let mut changed = Mask::NONE;
         for ((code, &x), &w) in codes.iter_mut().zip(x).zip(weights) {
+            lanes_only();
             let l = code.to_f32();
             let (rest_lx, rest_l2) = (sum_lx - w * x * l, sum_l2 - w * l * l);
             let new = (x * rest_l2 / rest_lx).nearest().min(max_code);
@@ -386,6 +403,7 @@ pub(super) fn positive(x: &[Lanes], weights: &[Lanes], max_code: i32, codes: &mu
     }
     let zero = max.lt(Lanes::all(ZERO));
     for code in codes {
+        lanes_only();
         *code = zero.pick_ints(Ints::all(0), *code);
     }
     (sum_l2.gt(Lanes::ZERO) & !zero).pick(sum_lx / sum_l2, Lanes::ZERO)

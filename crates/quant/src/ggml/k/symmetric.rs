@@ -6,7 +6,7 @@ use super::affine::{importance_weights, sum_of_squares};
 use super::batch::{BatchCodes, SUPER};
 use super::lanes::{self, SymmetricFit};
 use super::search::{self, ZERO, nearest};
-use super::vector::{Ints, LANES, Lanes, Mask};
+use super::vector::{Ints, LANES, Lanes, Mask, lanes_only};
 
 /// A coded super-block.
 pub(super) struct SymmetricBlock {
@@ -127,6 +127,7 @@ pub(super) fn q3_many(
         let grid = lanes::symmetric(&scales, &sums, Q3_SCALE_HALF);
         odd = odd | grid.odd;
         for (code, &scale) in scale_codes.iter_mut().zip(&scales) {
+            lanes_only();
             *code = grid.code(scale, Q3_SCALE_HALF).plus(-32);
         }
         let bits = grid.scale.to_f16();
@@ -137,6 +138,7 @@ pub(super) fn q3_many(
             let mut levels = [Ints::all(0); 16];
             scales[j] = lanes::symmetric_descent(x, Q3_HALF, &mut levels);
             for (code, level) in codes.iter_mut().zip(levels) {
+                lanes_only();
                 *code = level.to_bytes();
             }
         }
@@ -144,6 +146,7 @@ pub(super) fn q3_many(
         let inverse = Lanes::all(-32.0) / largest;
         let none = largest.eq(Lanes::ZERO);
         for (code, &scale) in scale_codes.iter_mut().zip(&scales) {
+            lanes_only();
             let nearest = (inverse * scale).nearest().sign_extend_byte().clamp(-32, 31);
             *code = none.pick_ints(Ints::all(-32), nearest);
         }
@@ -173,6 +176,7 @@ pub(super) fn q6_many(
             None => {
                 let mut weights = *x;
                 for w in &mut weights {
+                    lanes_only();
                     *w = *w * *w;
                 }
                 lanes::symmetric(x, &weights, Q6_HALF)
@@ -184,6 +188,7 @@ pub(super) fn q6_many(
     let (largest, magnitude) = lanes::extreme(&scales);
     let inverse = Lanes::all(-128.0) / largest;
     for (code, &scale) in scale_codes.iter_mut().zip(&scales) {
+        lanes_only();
         *code = (inverse * scale).nearest().min(127);
     }
     let bits = (Lanes::all(1.0) / inverse).to_f16();
@@ -219,6 +224,7 @@ fn requantize_lanes(
         let gone = scale.eq(Lanes::ZERO);
         let any_gone = gone.any();
         for (codes, &x) in codes.iter_mut().zip(x) {
+            lanes_only();
             let mut code = (x / scale).nearest().clamp(-half, half - 1).plus(half);
             if any_gone {
                 let searched = match fit {

@@ -12,6 +12,13 @@ use super::search::nearest;
 /// Super-blocks that are coded in lockstep.
 pub(super) const LANES: usize = 16;
 
+/// To be called in loops whose body works on whole lanes: keeps the compiler from making vectors across iterations instead,
+/// which would cost gathers and scatters. It is no instruction itself.
+#[inline(always)]
+pub(super) fn lanes_only() {
+    std::hint::black_box(());
+}
+
 /// Floats; aligned so that no vector load crosses a cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
