@@ -142,7 +142,7 @@ fn bounded(reader: &Reader, count: u64, limit: u64, smallest: u64, what: &str) -
 }
 
 fn metadata(reader: &mut Reader, count: u64) -> Result<Metadata, Error> {
-    let smallest = reader.count_size() + 1 + 4 + 1;
+    let smallest = reader.count_size() + 4 + 1;
     let count = bounded(reader, count, reader.limits.metadata_keys, smallest, "keys")?;
     let mut entries: Vec<(String, Value)> = Vec::with_capacity(count);
     let mut places = Vec::with_capacity(count);
@@ -199,7 +199,7 @@ pub(super) fn check_alignment(alignment: u64, limits: &Limits) -> Result<u64, Pr
 }
 
 fn tensor_infos(reader: &mut Reader, count: u64) -> Result<Vec<TensorInfo>, Error> {
-    let smallest = reader.count_size() + 1 + 4 + 4 + 8;
+    let smallest = reader.count_size() + 4 + 4 + 8;
     let count = bounded(reader, count, reader.limits.tensors, smallest, "tensors")?;
     let mut elements = Elements::default();
     let mut infos = Vec::with_capacity(count);

@@ -143,7 +143,7 @@ fn part(
         offsets.push(offset);
         offset = offset.saturating_add(*padded);
     }
-    let data = if planned.is_empty() { head.len() as u64 } else { (head.len() as u64).next_multiple_of(alignment) };
+    let data = (head.len() as u64).next_multiple_of(alignment);
     let extent = |(planned, offset): (&Planned, u64)| {
         vec![Extent { part: number, offset: data.saturating_add(offset), length: planned.bytes }]
     };
