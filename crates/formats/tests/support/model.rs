@@ -35,7 +35,8 @@ pub fn target(source: &Source, part_size: Option<u64>) -> Target {
         shape: t.shape().to_vec(),
     });
     let limits = Limits::default();
-    let files = source.side_files().keys().map(|name| (name.clone(), source.side_file(name, &limits).unwrap().unwrap()));
+    let files =
+        source.side_files().keys().map(|name| (name.clone(), source.side_file(name, &limits).unwrap().unwrap()));
     Target { tensors: tensors.collect(), metadata: source.metadata().clone(), files: files.collect(), part_size }
 }
 
