@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::cases;
 use serde_json::json;
 use windlass_catalog::{
-    Architecture, Convention, Hyper, Order, RopeScaling, architectures, by_name, from_gguf, from_hf_config, layer_of,
-    rows,
+    Architecture, Convention, Hyper, Order, Role, RopeScaling, architectures, by_name, from_gguf, from_hf_config,
+    layer_of, rows,
 };
 use windlass_tensor::{Array, Value};
 
@@ -147,19 +147,35 @@ fn a_reader_finds_other_layouts() {
     let pieces = architecture.pieces(&hyper).unwrap();
     let stacked =
         |name: &str| name.ends_with("layers.1.mlp.experts.gate_up_proj").then_some([4usize, 48, 32].as_slice());
-    let up = pieces
-        .iter()
-        .find(|p| p.layer == Some(1) && p.expert == Some(2) && format!("{:?}", p.role) == "ExpertUp")
-        .unwrap();
+    let up = pieces.iter().find(|p| p.layer == Some(1) && p.expert == Some(2) && p.role == Role::ExpertUp).unwrap();
     let place = up.find(Convention::Hf, stacked).unwrap();
     assert_eq!((place.tensor.as_str(), place.row), ("model.layers.1.mlp.experts.gate_up_proj", 2 * 48 + 24));
     // The right name with a wrong shape is not the piece.
     assert!(up.find(Convention::Hf, |name| stacked(name).map(|_| [4usize, 32, 48].as_slice())).is_none());
 
     let (bert, hyper) = from_hf_config(cases().iter().find(|c| c.name == "bert").unwrap().config()).unwrap();
-    let norm = bert.pieces(&hyper).unwrap().into_iter().find(|p| format!("{:?}", p.role) == "EmbeddingNorm").unwrap();
+    let norm = bert.pieces(&hyper).unwrap().into_iter().find(|p| p.role == Role::EmbeddingNorm).unwrap();
     let names: Vec<String> = norm.places(Convention::Hf).into_iter().map(|p| p.tensor).collect();
     assert!(names.contains(&"bert.embeddings.LayerNorm.gamma".to_string()), "{names:?}");
+}
+
+#[test]
+fn the_text_part_of_a_model_with_vision_is_a_model() {
+    // What google/gemma-3-4b-it's config.json says: heads, vocabulary and context are left to the defaults.
+    let config = json!({"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "torch_dtype": "bfloat16",
+        "text_config": {"hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024},
+        "vision_config": {"hidden_size": 1152, "image_size": 896, "model_type": "siglip_vision_model"}});
+    let (architecture, hyper) = from_hf_config(&config).unwrap();
+    let numbers = (hyper.heads(), hyper.kv_heads(), hyper.head_dim(), hyper.vocab(), hyper.context());
+    assert_eq!(numbers, (8, 4, 256, 262208, 131072));
+    assert_eq!((hyper.rope_theta(), hyper.rope_theta_sliding(), hyper.tied()), (1e6, 1e4, true));
+    assert_eq!((0..12).filter(|l| !hyper.is_sliding(*l)).collect::<Vec<_>>(), [5, 11]);
+    let query =
+        architecture.pieces(&hyper).unwrap().into_iter().find(|p| p.layer == Some(7) && p.role == Role::AttentionQuery);
+    let saved = "language_model.model.layers.7.self_attn.q_proj.weight";
+    let place = query.unwrap().find(Convention::Hf, |name| (name == saved).then_some([2048usize, 2560].as_slice()));
+    assert_eq!(place.unwrap().tensor, saved);
 }
 
 #[test]

@@ -32,6 +32,8 @@ GEMMA = dict(head_dim=16, query_pre_attn_scalar=16, sliding_window=64)
 CASES = {
     "llama": ("Llama", dict(tie_word_embeddings=False, rope_parameters=LLAMA3)),
     "llama-tied-biased": ("Llama", dict(tie_word_embeddings=True, attention_bias=True, mlp_bias=True, head_dim=16)),
+    "llama-3.2": ("Llama", dict(head_dim=64, num_attention_heads=1, num_key_value_heads=1, num_hidden_layers=1, rope_parameters=LLAMA3 | dict(
+        factor=32.0, original_max_position_embeddings=8192))),
     "llama-linear": ("Llama", dict(rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=4.0))),
     "mistral": ("Mistral", dict(tie_word_embeddings=False, sliding_window=None)),
     "mistral-sliding": ("Mistral", dict(tie_word_embeddings=False, sliding_window=64, head_dim=16)),
