@@ -14,7 +14,7 @@ impl Case {
 }
 
 pub fn cases() -> Vec<Case> {
-    let all: Json = serde_json::from_str(include_str!("golden/inventory.json")).unwrap();
+    let all: Json = serde_json::from_str(include_str!("../golden/inventory.json")).unwrap();
     let cases = all.as_object().unwrap().iter().map(|(name, data)| Case { name: name.clone(), data: data.clone() });
     cases.collect()
 }
