@@ -1,0 +1,125 @@
+"""Converts every checkpoint and gives the results to the tools that define the formats.
+
+    python compare.py WINDLASS CHECKPOINTS WORK
+"""
+import ctypes
+import json
+import pathlib
+import subprocess
+import sys
+
+import gguf
+import llama_cpp
+import numpy as np
+import torch
+import transformers
+
+TOKENS = [1, 5, 17, 900, 42, 300, 7, 11, 250, 600, 3, 77]
+FILE_TYPES = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_K_S", "Q4_K_M", "Q5_K_S",
+              "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0"]
+
+
+def windlass(*arguments):
+    done = subprocess.run([WINDLASS, *map(str, arguments), "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+    return json.loads(done.stdout)
+
+
+def logits_by_transformers(folder):
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    with torch.no_grad():
+        return model(torch.tensor([TOKENS])).logits[0].numpy()
+
+
+def logits_by_llama_cpp(path):
+    model = llama_cpp.Llama(str(path), n_ctx=64, logits_all=True, verbose=False, n_threads=2)
+    model.eval(TOKENS)
+    return np.array(model.scores[: len(TOKENS)])
+
+
+def tensors(path):
+    return {t.name: t for t in gguf.GGUFReader(path).tensors}
+
+
+def quantize_by_llama_cpp(source, target, name):
+    p = llama_cpp.llama_model_quantize_default_params()
+    p.ftype = getattr(llama_cpp, "LLAMA_FTYPE_MOSTLY_" + name)
+    p.nthread = 2
+    assert llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), p) == 0
+
+
+def check_logits(name, folder, work):
+    path = work / f"{name}-f32.gguf"
+    windlass("convert", folder, path, "--scheme", "f32", "--overwrite")
+    ours, theirs = logits_by_llama_cpp(path), logits_by_transformers(folder)
+    error = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    assert error < 1e-3, (name, error)
+    return f"logits {error:.1e}"
+
+
+def check_there_and_back(name, folder, work):
+    for scheme in [None, "f32"]:
+        gguf_path, back = work / f"{name}-back.gguf", work / f"{name}-back"
+        flags = ["--scheme", scheme] if scheme else []
+        windlass("convert", folder, gguf_path, *flags, "--overwrite")
+        windlass("convert", gguf_path, back, "--overwrite")
+        for file in folder.iterdir():
+            assert file.read_bytes() == (back / file.name).read_bytes(), (name, scheme, file.name)
+    return "there and back equal"
+
+
+def check_quantizer(name, folder, work):
+    source = work / f"{name}-bf16.gguf"
+    windlass("convert", folder, source, "--scheme", "bf16", "--overwrite")
+    for file_type in FILE_TYPES:
+        ours, theirs = work / f"{name}-ours.gguf", work / f"{name}-theirs.gguf"
+        windlass("convert", folder, ours, "--scheme", file_type.lower(), "--overwrite")
+        quantize_by_llama_cpp(source, theirs, file_type)
+        a, b = tensors(ours), tensors(theirs)
+        assert a.keys() == b.keys(), (name, file_type, a.keys() ^ b.keys())
+        for key in a:
+            assert a[key].tensor_type == b[key].tensor_type, (name, file_type, key, a[key].tensor_type, b[key].tensor_type)
+            assert np.array_equal(a[key].data, b[key].data), (name, file_type, key)
+    return f"{len(FILE_TYPES)} file types equal to llama-quantize"
+
+
+def check_mlx(name, folder, work):
+    import mlx.core as mx
+    import mlx_lm
+    mx.set_default_device(mx.cpu)
+    path = work / f"{name}-mlx"
+    windlass("convert", folder, path, "--scheme", "mlx4-g64", "--overwrite")
+    model, _ = mlx_lm.load(str(path))
+    ours = np.array(model(mx.array([TOKENS])).astype(mx.float32))[0]
+    theirs_path = work / f"{name}-mlx-theirs"
+    subprocess.run(["rm", "-rf", theirs_path], check=True)
+    mlx_lm.convert(str(folder), str(theirs_path), quantize=True, q_group_size=64, q_bits=4)
+    ours_files, theirs_files = mx.load(str(path / "model.safetensors")), mx.load(str(theirs_path / "model.safetensors"))
+    assert ours_files.keys() == theirs_files.keys(), (name, ours_files.keys() ^ theirs_files.keys())
+    for key in ours_files:
+        assert mx.array_equal(ours_files[key], theirs_files[key]), (name, key)
+    assert np.isfinite(ours).all()
+    return "mlx_lm loads it, tensors equal to its own"
+
+
+def main(checkpoints, work):
+    work.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for folder in sorted(checkpoints.iterdir()):
+        if not folder.is_dir():
+            continue
+        for check in [check_logits, check_there_and_back, check_quantizer, check_mlx]:
+            try:
+                print(f"ok      {folder.name:10} {check(folder.name, folder, work)}", flush=True)
+            except Exception as e:
+                failed += 1
+                print(f"FAILED  {folder.name:10} {check.__name__}: {type(e).__name__}: {str(e)[:400]}", flush=True)
+    sys.exit(f"{failed} failed" if failed else 0)
+
+
+if __name__ == "__main__":
+    WINDLASS = sys.argv[1]
+    transformers.logging.set_verbosity_error()
+    quiet = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
+    llama_cpp.llama_log_set(quiet, None)
+    main(pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]))
