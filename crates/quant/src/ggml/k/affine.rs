@@ -1,6 +1,7 @@
 //! Q2_K, Q4_K and Q5_K: sub-blocks with a scale and a minimum, both coded in turn on a grid of the super-block.
 
 use crate::float::{f16_to_f32, f32_to_f16_bits};
+use crate::simd::per_level;
 
 use super::batch::{BatchCodes, SUPER, WEIGHTED_STEPS};
 use super::lanes::{self, AffineFit};
@@ -20,6 +21,9 @@ pub(super) trait AffineFormat<const SUB: usize> {
     const ABSOLUTE: bool;
     /// With importance: `sigma2` is the sum of squares of the super-block divided by this.
     const SIGMA_DIVISOR: f32;
+
+    /// The search of two sub-blocks in lanes.
+    fn search(x: [&[Lanes; SUB]; 2], weights: [&[Lanes; SUB]; 2], weighted: bool, fits: &mut [AffineFit; 2]);
 }
 
 /// A coded super-block. Formats with 8 sub-blocks use the first 8 scales and minima.
@@ -107,51 +111,43 @@ fn grid<F: AffineFormat<SUB>, const SUB: usize>(
 }
 
 /// Codes one super-block per lane, like [`one`].
-#[inline(always)]
 pub(super) fn many<F: AffineFormat<SUB>, const SUB: usize>(
     x: &[Lanes; SUPER],
     importance: Option<&[Lanes; SUPER]>,
     blocks: &mut [AffineBlock; LANES],
     codes: &mut BatchCodes,
 ) -> Mask {
+    let count = SUPER / SUB;
     let (mut scales, mut mins, mut sums) = ([Lanes::ZERO; 16], [Lanes::ZERO; 16], [Lanes::ZERO; 16]);
-    let mut fits = [None; 16];
-    let mut odd = Mask::NONE;
-    let sigma2 = if importance.is_some() { sum_of_squares(x) / Lanes::all(F::SIGMA_DIVISOR) } else { Lanes::ZERO };
+    let mut fits = [AffineFit::NONE; 16];
+    let mut squares = Lanes::ZERO;
+    if importance.is_some() {
+        sum_of_squares(x, &mut squares);
+    }
+    let sigma2 = squares / Lanes::all(F::SIGMA_DIVISOR);
     for (pair, x) in x.as_chunks::<SUB>().0.as_chunks::<2>().0.iter().enumerate() {
         let mut weights = [[Lanes::ZERO; SUB]; 2];
         for (k, (weights, x)) in weights.iter_mut().zip(x).enumerate() {
+            let j = 2 * pair + k;
             match importance {
-                Some(importance) => {
-                    let importance = &importance[SUB * (2 * pair + k)..];
-                    sums[2 * pair + k] = importance_weights(x, importance, sigma2, weights);
-                }
-                None => plain_weights::<SUB>(x, F::ABSOLUTE, weights),
+                Some(importance) => importance_weights(x, &importance[SUB * j..], sigma2, weights, &mut sums[j]),
+                None => plain_weights(x, F::ABSOLUTE, weights),
             }
         }
-        let (x, weights) = ([&x[0], &x[1]], [&weights[0], &weights[1]]);
-        let found = match importance {
-            Some(_) => lanes::affine::<SUB, false>(x, weights, F::MAX_CODE, WEIGHTED_STEPS),
-            None if F::ABSOLUTE => lanes::affine::<SUB, true>(x, weights, F::MAX_CODE, F::STEPS),
-            None => lanes::affine::<SUB, false>(x, weights, F::MAX_CODE, F::STEPS),
-        };
-        for (k, fit) in found.into_iter().enumerate() {
-            let j = 2 * pair + k;
-            (scales[j], mins[j], fits[j]) = (fit.scale, fit.min, Some(fit));
-            odd = odd | fit.odd;
-        }
+        let found = &mut fits.as_chunks_mut::<2>().0[pair];
+        F::search([&x[0], &x[1]], [&weights[0], &weights[1]], importance.is_some(), found);
     }
-    let count = SUPER / SUB;
+    for (j, fit) in fits[..count].iter().enumerate() {
+        (scales[j], mins[j]) = (fit.scale, fit.min);
+    }
     let weights = importance.map(|_| &sums[..count]);
-    let mut scale_codes = [Ints::all(0); 16];
-    let mut min_codes = [Ints::all(0); 16];
-    let scale = grid_lanes::<F, SUB>(&scales[..count], weights, &mut scale_codes[..count]).to_f16();
-    let min = grid_lanes::<F, SUB>(&mins[..count], weights, &mut min_codes[..count]).to_f16();
+    let (mut scale_codes, mut min_codes) = ([Ints::all(0); 16], [Ints::all(0); 16]);
+    let scale = grid_lanes(&scales[..count], weights, F::MAX_SCALE, &mut scale_codes).to_f16();
+    let min = grid_lanes(&mins[..count], weights, F::MAX_SCALE, &mut min_codes).to_f16();
     let (scale_step, min_step) = (Lanes::from_f16(scale), Lanes::from_f16(min));
     for (j, (x, codes)) in x.as_chunks::<SUB>().0.iter().zip(codes.as_chunks_mut::<SUB>().0).enumerate() {
-        let scale = scale_step * scale_codes[j].to_f32();
-        let min = min_step * min_codes[j].to_f32();
-        requantize(x, scale, min, F::MAX_CODE, fits[j].as_ref(), codes);
+        let stored = (scale_step * scale_codes[j].to_f32(), min_step * min_codes[j].to_f32());
+        requantize_lanes(x, stored, F::MAX_CODE, &fits[j], codes);
     }
     for (n, block) in blocks.iter_mut().enumerate() {
         (block.scale, block.min) = (scale[n], min[n]);
@@ -160,89 +156,92 @@ pub(super) fn many<F: AffineFormat<SUB>, const SUB: usize>(
             block.mins[j] = min_codes[j].0[n] as u8;
         }
     }
-    odd
+    fits[..count].iter().fold(Mask::NONE, |odd, fit| odd | fit.odd)
 }
 
-/// Codes of values on the grid as it is stored; where the stored scale is zero, the codes of the search stay.
-#[inline(always)]
-fn requantize<const SUB: usize>(
-    x: &[Lanes; SUB],
-    scale: Lanes,
-    min: Lanes,
-    max_code: i32,
-    fit: Option<&AffineFit>,
-    codes: &mut [[u8; LANES]; SUB],
-) {
-    let gone = scale.eq(Lanes::ZERO);
-    let fit = fit.filter(|_| gone.any());
-    for (codes, &x) in codes.iter_mut().zip(x) {
-        lanes_only();
-        let mut code = ((x + min) / scale).nearest().clamp(0, max_code);
-        if let Some(fit) = fit {
-            code = gone.pick_ints(fit.code(x, max_code), code);
+per_level! {
+    /// Codes of values on the grid as it is stored, a scale and a minimum; where the stored scale is zero, the codes of the
+    /// search stay.
+    fn requantize_lanes(
+        x: &[Lanes],
+        stored: (Lanes, Lanes),
+        max_code: i32,
+        fit: &AffineFit,
+        codes: &mut [[u8; LANES]],
+    ) {
+        let gone = stored.0.eq(Lanes::ZERO);
+        for (codes, &x) in codes.iter_mut().zip(x) {
+            lanes_only();
+            *codes = ((x + stored.1) / stored.0).nearest().clamp(0, max_code).to_bytes();
         }
-        *codes = code.to_bytes();
+        if gone.any() {
+            for (codes, &x) in codes.iter_mut().zip(x) {
+                lanes_only();
+                *codes = gone.pick_ints(fit.code(x, max_code), Ints::from_bytes(*codes)).to_bytes();
+            }
+        }
     }
 }
 
-#[inline(always)]
-pub(super) fn sum_of_squares(x: &[Lanes]) -> Lanes {
-    let mut sum = Lanes::ZERO;
-    for &x in x {
-        sum = sum + x * x;
-    }
-    sum
-}
-
-/// Weights by importance; returns their sum.
-#[inline(always)]
-pub(super) fn importance_weights<const SUB: usize>(
-    x: &[Lanes; SUB],
-    importance: &[Lanes],
-    sigma2: Lanes,
-    weights: &mut [Lanes; SUB],
-) -> Lanes {
-    let mut sum = Lanes::ZERO;
-    for ((w, &x), &i) in weights.iter_mut().zip(x).zip(importance) {
-        lanes_only();
-        *w = i * (sigma2 + x * x).sqrt();
-        sum = sum + *w;
-    }
-    sum
-}
-
-#[inline(always)]
-fn plain_weights<const SUB: usize>(x: &[Lanes; SUB], absolute: bool, weights: &mut [Lanes; SUB]) {
-    let mean = (sum_of_squares(x) / Lanes::all(SUB as f32)).sqrt();
-    for (w, &x) in weights.iter_mut().zip(x) {
-        lanes_only();
-        *w = if absolute { x.abs() } else { mean + x.abs() };
+per_level! {
+    pub(super) fn sum_of_squares(x: &[Lanes], result: &mut Lanes) {
+        let mut sum = Lanes::ZERO;
+        for &x in x {
+            sum = sum + x * x;
+        }
+        *result = sum;
     }
 }
 
-#[inline(always)]
-fn grid_lanes<F: AffineFormat<SUB>, const SUB: usize>(
-    scales: &[Lanes],
-    weights: Option<&[Lanes]>,
-    codes: &mut [Ints],
-) -> Lanes {
-    let steps = Lanes::all(F::MAX_SCALE as f32);
-    let step = if let Some(weights) = weights {
-        lanes::positive(scales, weights, F::MAX_SCALE, codes)
+per_level! {
+    /// Weights that grow with the importance of the column and the size of the value among those around it, and their sum.
+    pub(super) fn importance_weights(
+        x: &[Lanes],
+        importance: &[Lanes],
+        sigma2: Lanes,
+        weights: &mut [Lanes],
+        total: &mut Lanes,
+    ) {
+        let mut sum = Lanes::ZERO;
+        for ((w, &x), &i) in weights.iter_mut().zip(x).zip(importance) {
+            lanes_only();
+            *w = i * (sigma2 + x * x).sqrt();
+            sum = sum + *w;
+        }
+        *total = sum;
+    }
+}
+
+per_level! {
+    fn plain_weights(x: &[Lanes], absolute: bool, weights: &mut [Lanes]) {
+        let mut mean = Lanes::ZERO;
+        if !absolute {
+            sum_of_squares(x, &mut mean);
+            mean = (mean / Lanes::all(x.len() as f32)).sqrt();
+        }
+        for (w, &x) in weights.iter_mut().zip(x) {
+            lanes_only();
+            *w = mean + x.abs();
+        }
+    }
+}
+
+/// Codes the scales (or minima) of sub-blocks, and returns the steps of their grids.
+fn grid_lanes(scales: &[Lanes], weights: Option<&[Lanes]>, max_scale: i32, codes: &mut [Ints; 16]) -> Lanes {
+    let mut step = Lanes::ZERO;
+    if let Some(weights) = weights {
+        lanes::positive(scales, weights, max_scale, &mut codes[..scales.len()], &mut step);
     } else {
-        let mut max = Lanes::ZERO;
-        for &scale in scales {
-            max = scale.max(max);
-        }
+        let steps = Lanes::all(max_scale as f32);
+        let max = scales.iter().fold(Lanes::ZERO, |max, scale| scale.max(max));
         let inverse = max.gt(Lanes::ZERO).pick(steps / max, Lanes::ZERO);
         for (code, &scale) in codes.iter_mut().zip(scales) {
-            lanes_only();
             *code = (inverse * scale).nearest().low_bits(255);
         }
-        max / steps
-    };
+        step = max / steps;
+    }
     for code in codes {
-        *code = code.min(F::MAX_SCALE);
+        *code = code.min(max_scale);
     }
     step
 }

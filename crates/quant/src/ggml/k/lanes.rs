@@ -3,8 +3,10 @@
 //! Codes that are only candidates are rounded as floats, which is faster but differs from [`super::search::nearest`]
 //! beyond 2^22. Lanes where that could happen are reported as *odd*, and the caller codes those super-blocks one by one.
 
+use crate::simd::per_level;
+
 use super::search::{Steps, ZERO};
-use super::vector::{Ints, Lanes, Mask, lanes_only};
+use super::vector::{Ints, LANES, Lanes, Mask, lanes_only};
 
 /// What a byte keeps of an integer.
 const BYTE: i32 = 255;
@@ -26,6 +28,9 @@ pub(super) struct AffineFit {
 }
 
 impl AffineFit {
+    pub const NONE: Self =
+        Self { scale: Lanes::ZERO, min: Lanes::ZERO, odd: Mask::NONE, inverse: Lanes::ZERO, base: Lanes::ZERO };
+
     /// The code of `x` that the search settled on.
     #[inline(always)]
     pub fn code(&self, x: Lanes, max_code: i32) -> Ints {
@@ -33,9 +38,48 @@ impl AffineFit {
     }
 }
 
-/// [`super::search::affine`] for two sub-blocks of each lane. Two, so that the divisions of one overlap the sums of the other.
+per_level! {
+    /// [`super::search::affine`] by squares for two sub-blocks of 32 values in each lane.
+    pub(super) fn affine_32(
+        x: [&[Lanes; 32]; 2],
+        weights: [&[Lanes; 32]; 2],
+        max_code: i32,
+        steps: Steps,
+        fits: &mut [AffineFit; 2],
+    ) {
+        *fits = affine::<32, false>(x, weights, max_code, steps)
+    }
+}
+
+per_level! {
+    /// [`super::search::affine`] by squares for two sub-blocks of 16 values in each lane.
+    pub(super) fn affine_16(
+        x: [&[Lanes; 16]; 2],
+        weights: [&[Lanes; 16]; 2],
+        max_code: i32,
+        steps: Steps,
+        fits: &mut [AffineFit; 2],
+    ) {
+        *fits = affine::<16, false>(x, weights, max_code, steps)
+    }
+}
+
+per_level! {
+    /// [`super::search::affine`] by magnitudes for two sub-blocks of 16 values in each lane.
+    pub(super) fn affine_16_absolute(
+        x: [&[Lanes; 16]; 2],
+        weights: [&[Lanes; 16]; 2],
+        max_code: i32,
+        steps: Steps,
+        fits: &mut [AffineFit; 2],
+    ) {
+        *fits = affine::<16, true>(x, weights, max_code, steps)
+    }
+}
+
+/// Two sub-blocks, so that the divisions of one overlap the sums of the other.
 #[inline(always)]
-pub(super) fn affine<const N: usize, const ABSOLUTE: bool>(
+fn affine<const N: usize, const ABSOLUTE: bool>(
     x: [&[Lanes; N]; 2],
     weights: [&[Lanes; N]; 2],
     max_code: i32,
@@ -224,6 +268,8 @@ pub(super) struct SymmetricFit {
 }
 
 impl SymmetricFit {
+    pub const NONE: Self = Self { scale: Lanes::ZERO, odd: Mask::NONE, zero: Mask::NONE, inverse: Lanes::ZERO };
+
     /// The code of `x` that the search settled on.
     #[inline(always)]
     pub fn code(&self, x: Lanes, half: i32) -> Ints {
@@ -244,34 +290,35 @@ pub(super) fn extreme(x: &[Lanes]) -> (Lanes, Lanes) {
     (value, magnitude)
 }
 
-/// [`super::search::symmetric`].
-#[inline(always)]
-pub(super) fn symmetric(x: &[Lanes; 16], weights: &[Lanes; 16], half: i32) -> SymmetricFit {
-    let (max, magnitude) = extreme(x);
-    let mut weighted = [Lanes::ZERO; 16];
-    for ((wx, &x), &w) in weighted.iter_mut().zip(x).zip(weights) {
-        lanes_only();
-        *wx = w * x;
-    }
-    let mut chosen = Lanes::all(-half as f32) / max;
-    let (sum_lx, sum_l2) = symmetric_sums(x, weights, &weighted, chosen, half);
-    let finite = (sum_lx - sum_lx + (sum_l2 - sum_l2)).eq(Lanes::ZERO);
-    let mut scale = sum_l2.eq(Lanes::ZERO).pick(Lanes::ZERO, sum_lx / sum_l2);
-    let mut best = scale * sum_lx;
-    for n in -9..=9 {
-        if n == 0 {
-            continue;
+per_level! {
+    /// [`super::search::symmetric`].
+    pub(super) fn symmetric(x: &[Lanes; 16], weights: &[Lanes; 16], half: i32, fit: &mut SymmetricFit) {
+        let (max, magnitude) = extreme(x);
+        let mut weighted = [Lanes::ZERO; 16];
+        for ((wx, &x), &w) in weighted.iter_mut().zip(x).zip(weights) {
+            lanes_only();
+            *wx = w * x;
         }
-        let inverse = Lanes::all(-(half as f32 + 0.1 * n as f32)) / max;
-        let (sum_lx, sum_l2) = symmetric_sums(x, weights, &weighted, inverse, half);
-        let better = sum_l2.gt(Lanes::ZERO) & (sum_lx * sum_lx).gt(best * sum_l2);
-        let this = sum_lx / sum_l2;
-        chosen = better.pick(inverse, chosen);
-        scale = better.pick(this, scale);
-        best = better.pick(this * sum_lx, best);
+        let mut chosen = Lanes::all(-half as f32) / max;
+        let (sum_lx, sum_l2) = symmetric_sums(x, weights, &weighted, chosen, half);
+        let finite = (sum_lx - sum_lx + (sum_l2 - sum_l2)).eq(Lanes::ZERO);
+        let mut scale = sum_l2.eq(Lanes::ZERO).pick(Lanes::ZERO, sum_lx / sum_l2);
+        let mut best = scale * sum_lx;
+        for n in -9..=9 {
+            if n == 0 {
+                continue;
+            }
+            let inverse = Lanes::all(-(half as f32 + 0.1 * n as f32)) / max;
+            let (sum_lx, sum_l2) = symmetric_sums(x, weights, &weighted, inverse, half);
+            let better = sum_l2.gt(Lanes::ZERO) & (sum_lx * sum_lx).gt(best * sum_l2);
+            let this = sum_lx / sum_l2;
+            chosen = better.pick(inverse, chosen);
+            scale = better.pick(this, scale);
+            best = better.pick(this * sum_lx, best);
+        }
+        let zero = magnitude.lt(Lanes::all(ZERO));
+        *fit = SymmetricFit { scale: zero.pick(Lanes::ZERO, scale), odd: !(finite | zero), zero, inverse: chosen };
     }
-    let zero = magnitude.lt(Lanes::all(ZERO));
-    SymmetricFit { scale: zero.pick(Lanes::ZERO, scale), odd: !(finite | zero), zero, inverse: chosen }
 }
 
 /// Sums of codes times values, and of squares of codes, both weighted; `weighted` are the weights times the values.
@@ -293,50 +340,51 @@ fn symmetric_sums(
     (sum_lx, sum_l2)
 }
 
-/// [`super::search::symmetric_descent`].
-#[inline(always)]
-pub(super) fn symmetric_descent(x: &[Lanes; 16], half: i32, codes: &mut [Ints; 16]) -> Lanes {
-    let (max, magnitude) = extreme(x);
-    let inverse = Lanes::all(-half as f32) / max;
-    let (mut sum_lx, mut sum_l2) = (Lanes::ZERO, Lanes::ZERO);
-    let mut levels = [Ints::all(0); 16];
-    for (level, &x) in levels.iter_mut().zip(x) {
-        lanes_only();
-        *level = (inverse * x).nearest().clamp(-half, half - 1);
-        let (w, l) = (x * x, level.to_f32());
-        sum_lx = sum_lx + w * x * l;
-        sum_l2 = sum_l2 + w * l * l;
-    }
-    for _ in 0..5 {
-        let mut changed = Mask::NONE;
+per_level! {
+    /// [`super::search::symmetric_descent`].
+    pub(super) fn symmetric_descent(x: &[Lanes; 16], half: i32, codes: &mut [[u8; LANES]; 16], scale: &mut Lanes) {
+        let (max, magnitude) = extreme(x);
+        let inverse = Lanes::all(-half as f32) / max;
+        let (mut sum_lx, mut sum_l2) = (Lanes::ZERO, Lanes::ZERO);
+        let mut levels = [Ints::all(0); 16];
         for (level, &x) in levels.iter_mut().zip(x) {
             lanes_only();
+            *level = (inverse * x).nearest().clamp(-half, half - 1);
             let (w, l) = (x * x, level.to_f32());
-            let rest_lx = sum_lx - w * x * l;
-            let rest_l2 = sum_l2 - w * l * l;
-            let new = (x * rest_l2 / rest_lx).nearest().clamp(-half, half - 1);
-            let l = new.to_f32();
-            let (new_lx, new_l2) = (rest_lx + w * x * l, rest_l2 + w * l * l);
-            let better = rest_lx.gt(Lanes::ZERO)
-                & new.ne(*level)
-                & new_l2.gt(Lanes::ZERO)
-                & (new_lx * new_lx * sum_l2).gt(sum_lx * sum_lx * new_l2);
-            *level = better.pick_ints(new, *level);
-            sum_lx = better.pick(new_lx, sum_lx);
-            sum_l2 = better.pick(new_l2, sum_l2);
-            changed = changed | better;
+            sum_lx = sum_lx + w * x * l;
+            sum_l2 = sum_l2 + w * l * l;
         }
-        if !changed.any() {
-            break;
+        for _ in 0..5 {
+            let mut changed = Mask::NONE;
+            for (level, &x) in levels.iter_mut().zip(x) {
+                lanes_only();
+                let (w, l) = (x * x, level.to_f32());
+                let rest_lx = sum_lx - w * x * l;
+                let rest_l2 = sum_l2 - w * l * l;
+                let new = (x * rest_l2 / rest_lx).nearest().clamp(-half, half - 1);
+                let l = new.to_f32();
+                let (new_lx, new_l2) = (rest_lx + w * x * l, rest_l2 + w * l * l);
+                let better = rest_lx.gt(Lanes::ZERO)
+                    & new.ne(*level)
+                    & new_l2.gt(Lanes::ZERO)
+                    & (new_lx * new_lx * sum_l2).gt(sum_lx * sum_lx * new_l2);
+                *level = better.pick_ints(new, *level);
+                sum_lx = better.pick(new_lx, sum_lx);
+                sum_l2 = better.pick(new_l2, sum_l2);
+                changed = changed | better;
+            }
+            if !changed.any() {
+                break;
+            }
         }
+        let zero = magnitude.lt(Lanes::all(ZERO));
+        for (code, level) in codes.iter_mut().zip(levels) {
+            lanes_only();
+            *code = zero.pick_ints(Ints::all(0), level.plus(half)).to_bytes();
+        }
+        let some = sum_l2.gt(Lanes::ZERO) & !zero;
+        *scale = some.pick(sum_lx / sum_l2, Lanes::ZERO);
     }
-    let zero = magnitude.lt(Lanes::all(ZERO));
-    for (code, level) in codes.iter_mut().zip(levels) {
-        lanes_only();
-        *code = zero.pick_ints(Ints::all(0), level.plus(half));
-    }
-    let some = sum_l2.gt(Lanes::ZERO) & !zero;
-    some.pick(sum_lx / sum_l2, Lanes::ZERO)
 }
 
 /// The error with codes up to `limit`, of which `bits` are kept.
@@ -351,60 +399,61 @@ fn positive_error(x: &[Lanes], weights: &[Lanes], inverse: Lanes, limit: i32, bi
     sum
 }
 
-/// [`super::search::positive`]; codes are what is left of them in a byte.
-#[inline(always)]
-pub(super) fn positive(x: &[Lanes], weights: &[Lanes], max_code: i32, codes: &mut [Ints]) -> Lanes {
-    let mut max = Lanes::ZERO;
-    for &x in x {
-        max = max.max(x);
-    }
-    let mut inverse = Lanes::all(max_code as f32) / max;
-    let mut best = positive_error(x, weights, inverse, i32::MAX, BYTE);
-    for n in -4..=4 {
-        if n == 0 {
-            continue;
+per_level! {
+    /// [`super::search::positive`]; codes are what is left of them in a byte.
+    pub(super) fn positive(x: &[Lanes], weights: &[Lanes], max_code: i32, codes: &mut [Ints], scale: &mut Lanes) {
+        let mut max = Lanes::ZERO;
+        for &x in x {
+            max = max.max(x);
         }
-        let trial = Lanes::all(0.1 * n as f32 + max_code as f32) / max;
-        let error = positive_error(x, weights, trial, max_code, -1);
-        let better = error.lt(best);
-        best = better.pick(error, best);
-        inverse = better.pick(trial, inverse);
-    }
-    let (mut sum_lx, mut sum_l2) = (Lanes::ZERO, Lanes::ZERO);
-    for ((code, &x), &w) in codes.iter_mut().zip(x).zip(weights) {
-        lanes_only();
-        let level = (inverse * x).nearest().min(max_code);
-        *code = level.low_bits(BYTE);
-        let l = level.to_f32();
-        sum_lx = sum_lx + w * x * l;
-        sum_l2 = sum_l2 + w * l * l;
-    }
-    for _ in 0..5 {
-        let mut changed = Mask::NONE;
+        let mut inverse = Lanes::all(max_code as f32) / max;
+        let mut best = positive_error(x, weights, inverse, i32::MAX, BYTE);
+        for n in -4..=4 {
+            if n == 0 {
+                continue;
+            }
+            let trial = Lanes::all(0.1 * n as f32 + max_code as f32) / max;
+            let error = positive_error(x, weights, trial, max_code, -1);
+            let better = error.lt(best);
+            best = better.pick(error, best);
+            inverse = better.pick(trial, inverse);
+        }
+        let (mut sum_lx, mut sum_l2) = (Lanes::ZERO, Lanes::ZERO);
         for ((code, &x), &w) in codes.iter_mut().zip(x).zip(weights) {
             lanes_only();
-            let l = code.to_f32();
-            let (rest_lx, rest_l2) = (sum_lx - w * x * l, sum_l2 - w * l * l);
-            let new = (x * rest_l2 / rest_lx).nearest().min(max_code);
-            let l = new.to_f32();
-            let (new_lx, new_l2) = (rest_lx + w * x * l, rest_l2 + w * l * l);
-            let better = rest_lx.gt(Lanes::ZERO)
-                & rest_l2.gt(Lanes::ZERO)
-                & new.ne(*code)
-                & (new_lx * new_lx * sum_l2).gt(sum_lx * sum_lx * new_l2);
-            *code = better.pick_ints(new.low_bits(BYTE), *code);
-            sum_lx = better.pick(new_lx, sum_lx);
-            sum_l2 = better.pick(new_l2, sum_l2);
-            changed = changed | better;
+            let level = (inverse * x).nearest().min(max_code);
+            *code = level.low_bits(BYTE);
+            let l = level.to_f32();
+            sum_lx = sum_lx + w * x * l;
+            sum_l2 = sum_l2 + w * l * l;
         }
-        if !changed.any() {
-            break;
+        for _ in 0..5 {
+            let mut changed = Mask::NONE;
+            for ((code, &x), &w) in codes.iter_mut().zip(x).zip(weights) {
+                lanes_only();
+                let l = code.to_f32();
+                let (rest_lx, rest_l2) = (sum_lx - w * x * l, sum_l2 - w * l * l);
+                let new = (x * rest_l2 / rest_lx).nearest().min(max_code);
+                let l = new.to_f32();
+                let (new_lx, new_l2) = (rest_lx + w * x * l, rest_l2 + w * l * l);
+                let better = rest_lx.gt(Lanes::ZERO)
+                    & rest_l2.gt(Lanes::ZERO)
+                    & new.ne(*code)
+                    & (new_lx * new_lx * sum_l2).gt(sum_lx * sum_lx * new_l2);
+                *code = better.pick_ints(new.low_bits(BYTE), *code);
+                sum_lx = better.pick(new_lx, sum_lx);
+                sum_l2 = better.pick(new_l2, sum_l2);
+                changed = changed | better;
+            }
+            if !changed.any() {
+                break;
+            }
         }
+        let zero = max.lt(Lanes::all(ZERO));
+        for code in codes {
+            lanes_only();
+            *code = zero.pick_ints(Ints::all(0), *code);
+        }
+        *scale = (sum_l2.gt(Lanes::ZERO) & !zero).pick(sum_lx / sum_l2, Lanes::ZERO);
     }
-    let zero = max.lt(Lanes::all(ZERO));
-    for code in codes {
-        lanes_only();
-        *code = zero.pick_ints(Ints::all(0), *code);
-    }
-    (sum_l2.gt(Lanes::ZERO) & !zero).pick(sum_lx / sum_l2, Lanes::ZERO)
 }

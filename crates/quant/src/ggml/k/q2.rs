@@ -6,7 +6,8 @@ use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
 use crate::simd::per_level;
 
 use super::affine::{self, AffineBlock, AffineFormat};
-use super::batch::{self, BatchCodes, Coder, SUPER};
+use super::batch::{self, BatchCodes, Coder, SUPER, WEIGHTED_STEPS};
+use super::lanes::{self, AffineFit};
 use super::search::Steps;
 use super::vector::{LANES, Lanes, Mask};
 
@@ -39,6 +40,14 @@ impl AffineFormat<16> for Q2 {
     const STEPS: Steps = Steps { first: -0.5, delta: 0.1, count: 15 };
     const ABSOLUTE: bool = true;
     const SIGMA_DIVISOR: f32 = 256.0;
+
+    fn search(x: [&[Lanes; 16]; 2], weights: [&[Lanes; 16]; 2], weighted: bool, fits: &mut [AffineFit; 2]) {
+        if weighted {
+            lanes::affine_16(x, weights, Self::MAX_CODE, WEIGHTED_STEPS, fits);
+        } else {
+            lanes::affine_16_absolute(x, weights, Self::MAX_CODE, Self::STEPS, fits);
+        }
+    }
 }
 
 impl Coder for Q2 {
@@ -49,7 +58,6 @@ impl Coder for Q2 {
         affine::one::<Self, 16>(x, weights)
     }
 
-    #[inline(always)]
     fn many(
         x: &[Lanes; SUPER],
         weights: Option<&[Lanes; SUPER]>,

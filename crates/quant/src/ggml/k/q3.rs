@@ -41,7 +41,6 @@ impl Coder for Q3 {
         symmetric::q3(x, weights)
     }
 
-    #[inline(always)]
     fn many(
         x: &[Lanes; SUPER],
         weights: Option<&[Lanes; SUPER]>,

@@ -6,7 +6,8 @@ use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
 use crate::simd::per_level;
 
 use super::affine::{self, AffineBlock, AffineFormat};
-use super::batch::{self, BatchCodes, Coder, SUPER};
+use super::batch::{self, BatchCodes, Coder, SUPER, WEIGHTED_STEPS};
+use super::lanes::{self, AffineFit};
 use super::search::Steps;
 use super::vector::{LANES, Lanes, Mask};
 
@@ -39,6 +40,10 @@ impl AffineFormat<32> for Q4 {
     const STEPS: Steps = Steps { first: -1.0, delta: 0.1, count: 20 };
     const ABSOLUTE: bool = false;
     const SIGMA_DIVISOR: f32 = 128.0;
+
+    fn search(x: [&[Lanes; 32]; 2], weights: [&[Lanes; 32]; 2], weighted: bool, fits: &mut [AffineFit; 2]) {
+        lanes::affine_32(x, weights, Self::MAX_CODE, if weighted { WEIGHTED_STEPS } else { Self::STEPS }, fits);
+    }
 }
 
 impl Coder for Q4 {
@@ -49,7 +54,6 @@ impl Coder for Q4 {
         affine::one::<Self, 32>(x, weights)
     }
 
-    #[inline(always)]
     fn many(
         x: &[Lanes; SUPER],
         weights: Option<&[Lanes; SUPER]>,

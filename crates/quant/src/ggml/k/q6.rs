@@ -40,7 +40,6 @@ impl Coder for Q6 {
         symmetric::q6(x, weights)
     }
 
-    #[inline(always)]
     fn many(
         x: &[Lanes; SUPER],
         weights: Option<&[Lanes; SUPER]>,

@@ -1,6 +1,7 @@
 //! Q3_K and Q6_K: sub-blocks of 16 values with a signed scale, coded in turn on a grid of the super-block.
 
 use crate::float::{f16_to_f32, f32_to_f16_bits};
+use crate::simd::per_level;
 
 use super::affine::{importance_weights, sum_of_squares};
 use super::batch::{BatchCodes, SUPER};
@@ -103,102 +104,87 @@ fn requantize(x: &[f32; SUPER], block: &mut SymmetricBlock, half: i32) {
 }
 
 /// Q3_K of one super-block per lane, like [`q3`].
-#[inline(always)]
 pub(super) fn q3_many(
     x: &[Lanes; SUPER],
     importance: Option<&[Lanes; SUPER]>,
     blocks: &mut [SymmetricBlock; LANES],
     codes: &mut BatchCodes,
 ) -> Mask {
+    match importance {
+        Some(importance) => q3_weighted(x, importance, blocks, codes),
+        None => {
+            q3_plain(x, blocks, codes);
+            Mask::NONE
+        }
+    }
+}
+
+fn q3_plain(x: &[Lanes; SUPER], blocks: &mut [SymmetricBlock; LANES], codes: &mut BatchCodes) {
     let mut scales = [Lanes::ZERO; 16];
-    let mut scale_codes = [Ints::all(0); 16];
-    let mut odd = Mask::NONE;
-    let step = if let Some(importance) = importance {
-        let mut sums = [Lanes::ZERO; 16];
-        let mut fits = [None; 16];
-        let sigma2 = sum_of_squares(x) / Lanes::all(128.0);
-        for (j, x) in x.as_chunks::<16>().0.iter().enumerate() {
-            let mut weights = [Lanes::ZERO; 16];
-            sums[j] = importance_weights(x, &importance[16 * j..], sigma2, &mut weights);
-            let fit = lanes::symmetric(x, &weights, Q3_HALF);
-            odd = odd | fit.odd;
-            (scales[j], fits[j]) = (fit.scale, Some(fit));
-        }
-        let grid = lanes::symmetric(&scales, &sums, Q3_SCALE_HALF);
-        odd = odd | grid.odd;
-        for (code, &scale) in scale_codes.iter_mut().zip(&scales) {
-            lanes_only();
-            *code = grid.code(scale, Q3_SCALE_HALF).plus(-32);
-        }
-        let bits = grid.scale.to_f16();
-        requantize_lanes(x, Lanes::from_f16(bits), &scale_codes, Q3_HALF, &fits, codes);
-        bits
-    } else {
-        for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
-            let mut levels = [Ints::all(0); 16];
-            scales[j] = lanes::symmetric_descent(x, Q3_HALF, &mut levels);
-            for (code, level) in codes.iter_mut().zip(levels) {
-                lanes_only();
-                *code = level.to_bytes();
-            }
-        }
-        let (largest, _) = lanes::extreme(&scales);
-        let inverse = Lanes::all(-32.0) / largest;
-        let none = largest.eq(Lanes::ZERO);
-        for (code, &scale) in scale_codes.iter_mut().zip(&scales) {
-            lanes_only();
-            let nearest = (inverse * scale).nearest().sign_extend_byte().clamp(-32, 31);
-            *code = none.pick_ints(Ints::all(-32), nearest);
-        }
-        let bits = none.pick(Lanes::ZERO, Lanes::all(1.0) / inverse).to_f16();
-        requantize_lanes(x, Lanes::from_f16(bits), &scale_codes, Q3_HALF, &[None; 16], codes);
-        bits
-    };
+    for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
+        lanes::symmetric_descent(x, Q3_HALF, codes, &mut scales[j]);
+    }
+    let (largest, _) = lanes::extreme(&scales);
+    let inverse = Lanes::all(-32.0) / largest;
+    let none = largest.eq(Lanes::ZERO);
+    let scale_codes = scales.map(|scale| {
+        let code = (inverse * scale).nearest().sign_extend_byte().clamp(-32, 31);
+        none.pick_ints(Ints::all(-32), code)
+    });
+    let step = none.pick(Lanes::ZERO, Lanes::all(1.0) / inverse).to_f16();
     store(blocks, step, &scale_codes);
-    odd
+    requantize_lanes(x, Lanes::from_f16(step), &scale_codes, Q3_HALF, None, codes);
+}
+
+fn q3_weighted(
+    x: &[Lanes; SUPER],
+    importance: &[Lanes; SUPER],
+    blocks: &mut [SymmetricBlock; LANES],
+    codes: &mut BatchCodes,
+) -> Mask {
+    let mut fits = [SymmetricFit::NONE; 16];
+    let mut sums = [Lanes::ZERO; 16];
+    let mut squares = Lanes::ZERO;
+    sum_of_squares(x, &mut squares);
+    let sigma2 = squares / Lanes::all(128.0);
+    for (j, x) in x.as_chunks::<16>().0.iter().enumerate() {
+        let mut weights = [Lanes::ZERO; 16];
+        importance_weights(x, &importance[16 * j..], sigma2, &mut weights, &mut sums[j]);
+        lanes::symmetric(x, &weights, Q3_HALF, &mut fits[j]);
+    }
+    let scales = fits.map(|fit| fit.scale);
+    let mut grid = SymmetricFit::NONE;
+    lanes::symmetric(&scales, &sums, Q3_SCALE_HALF, &mut grid);
+    let scale_codes = scales.map(|scale| grid.code(scale, Q3_SCALE_HALF).plus(-32));
+    let step = grid.scale.to_f16();
+    store(blocks, step, &scale_codes);
+    requantize_lanes(x, Lanes::from_f16(step), &scale_codes, Q3_HALF, Some(&fits), codes);
+    fits.iter().fold(grid.odd, |odd, fit| odd | fit.odd)
 }
 
 /// Q6_K of one super-block per lane, like [`q6`].
-#[inline(always)]
 pub(super) fn q6_many(
     x: &[Lanes; SUPER],
     importance: Option<&[Lanes; SUPER]>,
     blocks: &mut [SymmetricBlock; LANES],
     codes: &mut BatchCodes,
 ) -> Mask {
-    let mut scales = [Lanes::ZERO; 16];
-    let mut scale_codes = [Ints::all(0); 16];
-    let mut fits = [None; 16];
-    let mut odd = Mask::NONE;
+    let mut fits = [SymmetricFit::NONE; 16];
     for (j, x) in x.as_chunks::<16>().0.iter().enumerate() {
-        let fit = match importance {
-            Some(importance) => lanes::symmetric(x, &importance.as_chunks::<16>().0[j], Q6_HALF),
-            None => {
-                let mut weights = *x;
-                for w in &mut weights {
-                    lanes_only();
-                    *w = *w * *w;
-                }
-                lanes::symmetric(x, &weights, Q6_HALF)
-            }
-        };
-        odd = odd | fit.odd;
-        (scales[j], fits[j]) = (fit.scale, Some(fit));
+        let weights = importance.map_or_else(|| x.map(|x| x * x), |i| i.as_chunks::<16>().0[j]);
+        lanes::symmetric(x, &weights, Q6_HALF, &mut fits[j]);
     }
+    let scales = fits.map(|fit| fit.scale);
     let (largest, magnitude) = lanes::extreme(&scales);
     let inverse = Lanes::all(-128.0) / largest;
-    for (code, &scale) in scale_codes.iter_mut().zip(&scales) {
-        lanes_only();
-        *code = (inverse * scale).nearest().min(127);
-    }
-    let bits = (Lanes::all(1.0) / inverse).to_f16();
-    requantize_lanes(x, Lanes::from_f16(bits), &scale_codes, Q6_HALF, &fits, codes);
-    store(blocks, bits, &scale_codes);
+    let scale_codes = scales.map(|scale| (inverse * scale).nearest().min(127));
+    let step = (Lanes::all(1.0) / inverse).to_f16();
+    store(blocks, step, &scale_codes);
+    requantize_lanes(x, Lanes::from_f16(step), &scale_codes, Q6_HALF, Some(&fits), codes);
     // A block of zeros is all zero bytes, which the search does not give; it is rare enough to be coded alone.
-    odd | magnitude.lt(Lanes::all(ZERO))
+    fits.iter().fold(magnitude.lt(Lanes::all(ZERO)), |odd, fit| odd | fit.odd)
 }
 
-#[inline(always)]
 fn store(blocks: &mut [SymmetricBlock; LANES], step: [u16; LANES], scales: &[Ints; 16]) {
     for (n, block) in blocks.iter_mut().enumerate() {
         block.scale = step[n];
@@ -208,32 +194,29 @@ fn store(blocks: &mut [SymmetricBlock; LANES], step: [u16; LANES], scales: &[Int
     }
 }
 
-/// Like [`requantize`]; sub-blocks without a fit have the codes of their search in `codes` already.
-#[inline(always)]
-fn requantize_lanes(
-    x: &[Lanes; SUPER],
-    step: Lanes,
-    scales: &[Ints; 16],
-    half: i32,
-    fits: &[Option<SymmetricFit>; 16],
-    codes: &mut BatchCodes,
-) {
-    let sub_blocks = x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0);
-    for (((x, codes), scale), fit) in sub_blocks.zip(scales).zip(fits) {
-        let scale = step * scale.to_f32();
-        let gone = scale.eq(Lanes::ZERO);
-        let any_gone = gone.any();
-        for (codes, &x) in codes.iter_mut().zip(x) {
-            lanes_only();
-            let mut code = (x / scale).nearest().clamp(-half, half - 1).plus(half);
-            if any_gone {
-                let searched = match fit {
-                    Some(fit) => fit.code(x, half),
-                    None => Ints::from_bytes(*codes),
-                };
-                code = gone.pick_ints(searched, code);
+per_level! {
+    /// Like [`requantize`]; without fits the codes of the search are in `codes` already.
+    fn requantize_lanes(
+        x: &[Lanes; SUPER],
+        step: Lanes,
+        scales: &[Ints; 16],
+        half: i32,
+        fits: Option<&[SymmetricFit; 16]>,
+        codes: &mut BatchCodes,
+    ) {
+        for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
+            let scale = step * scales[j].to_f32();
+            let gone = scale.eq(Lanes::ZERO);
+            let any_gone = gone.any();
+            for (codes, &x) in codes.iter_mut().zip(x) {
+                lanes_only();
+                let mut code = (x / scale).nearest().clamp(-half, half - 1).plus(half);
+                if any_gone {
+                    let searched = fits.map_or(Ints::from_bytes(*codes), |fits| fits[j].code(x, half));
+                    code = gone.pick_ints(searched, code);
+                }
+                *codes = code.to_bytes();
             }
-            *codes = code.to_bytes();
         }
     }
 }

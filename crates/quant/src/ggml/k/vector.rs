@@ -1,7 +1,8 @@
 //! Sixteen numbers side by side, one of each super-block of a batch.
 //!
-//! Every operation is a loop over the lanes that the compiler turns into vectors of the instruction set at hand. Comparisons
-//! and selections behave like the `<`, `>` and `?:` of C, also for values that are not numbers.
+//! Every operation is written out for each lane, without branches, and the compiler turns it into vectors of the instruction
+//! set at hand; loops over lanes would take it far longer. Comparisons and selections behave like the `<`, `>` and `?:` of C,
+//! also for values that are not numbers.
 
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Not, Sub};
 
@@ -34,6 +35,16 @@ pub(super) struct Ints(pub [i32; LANES]);
 #[repr(C, align(64))]
 pub(super) struct Mask([u32; LANES]);
 
+/// An array with the expression for each lane.
+macro_rules! each_lane {
+    ($n:ident => $value:expr) => {
+        each_lane!(@ $n, $value, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $n:ident, $value:expr, $($lane:literal)*) => {
+        [$({ let $n: usize = $lane; $value }),*]
+    };
+}
+
 impl Lanes {
     pub const ZERO: Self = Self([0.0; LANES]);
 
@@ -43,51 +54,35 @@ impl Lanes {
     }
 
     #[inline(always)]
-    fn map(mut self, f: impl Fn(f32) -> f32) -> Self {
-        for lane in &mut self.0 {
-            *lane = f(*lane);
-        }
-        self
-    }
-
-    #[inline(always)]
-    fn zip(mut self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
-        for (a, b) in self.0.iter_mut().zip(other.0) {
-            *a = f(*a, b);
-        }
-        self
-    }
-
-    #[inline(always)]
     pub fn abs(self) -> Self {
-        self.map(f32::abs)
+        Self(each_lane!(n => self.0[n].abs()))
     }
 
     #[inline(always)]
     pub fn sqrt(self) -> Self {
-        self.map(f32::sqrt)
+        Self(each_lane!(n => self.0[n].sqrt()))
     }
 
     #[inline(always)]
     pub fn neg(self) -> Self {
-        self.map(|a| -a)
+        Self(each_lane!(n => -self.0[n]))
     }
 
     /// `self < other ? self : other`.
     #[inline(always)]
     pub fn min(self, other: Self) -> Self {
-        self.zip(other, |a, b| if a < b { a } else { b })
+        self.lt(other).pick(self, other)
     }
 
     /// `self > other ? self : other`.
     #[inline(always)]
     pub fn max(self, other: Self) -> Self {
-        self.zip(other, |a, b| if a > b { a } else { b })
+        self.gt(other).pick(self, other)
     }
 
     #[inline(always)]
     pub fn lt(self, other: Self) -> Mask {
-        Mask::of(|n| self.0[n] < other.0[n])
+        Mask(each_lane!(n => u32::from(self.0[n] < other.0[n]).wrapping_neg()))
     }
 
     #[inline(always)]
@@ -97,7 +92,7 @@ impl Lanes {
 
     #[inline(always)]
     pub fn eq(self, other: Self) -> Mask {
-        Mask::of(|n| self.0[n] == other.0[n])
+        Mask(each_lane!(n => u32::from(self.0[n] == other.0[n]).wrapping_neg()))
     }
 
     /// The nearest whole number, ties to even; only for magnitudes below 2^22.
@@ -110,30 +105,18 @@ impl Lanes {
     /// [`nearest`] in each lane, for any value.
     #[inline(always)]
     pub fn nearest(self) -> Ints {
-        let mut ints = Ints([0; LANES]);
-        for (int, value) in ints.0.iter_mut().zip(self.0) {
-            *int = nearest(value);
-        }
-        ints
+        Ints(each_lane!(n => nearest(self.0[n])))
     }
 
     /// Bits of the half-precision floats nearest to the lanes.
     #[inline(always)]
     pub fn to_f16(self) -> [u16; LANES] {
-        let mut bits = [0; LANES];
-        for (bits, value) in bits.iter_mut().zip(self.0) {
-            *bits = f32_to_f16_bits(value);
-        }
-        bits
+        self.0.map(f32_to_f16_bits)
     }
 
     #[inline(always)]
     pub fn from_f16(bits: [u16; LANES]) -> Self {
-        let mut lanes = Self::ZERO;
-        for (lane, bits) in lanes.0.iter_mut().zip(bits) {
-            *lane = f16_to_f32(bits);
-        }
-        lanes
+        Self(bits.map(f16_to_f32))
     }
 }
 
@@ -143,11 +126,8 @@ macro_rules! lanewise {
             type Output = Self;
 
             #[inline(always)]
-            fn $method(mut self, other: Self) -> Self {
-                for (a, b) in self.0.iter_mut().zip(other.0) {
-                    *a = *a $op b;
-                }
-                self
+            fn $method(self, other: Self) -> Self {
+                Self(each_lane!(n => self.0[n] $op other.0[n]))
             }
         }
     )*};
@@ -163,102 +143,66 @@ impl Ints {
     }
 
     #[inline(always)]
-    fn map(mut self, f: impl Fn(i32) -> i32) -> Self {
-        for lane in &mut self.0 {
-            *lane = f(*lane);
-        }
-        self
-    }
-
-    #[inline(always)]
     pub fn clamp(self, low: i32, high: i32) -> Self {
-        self.map(|a| if a > high { high } else { a }).map(|a| if a < low { low } else { a })
+        Self(each_lane!(n => self.0[n].min(high).max(low)))
     }
 
     #[inline(always)]
     pub fn min(self, high: i32) -> Self {
-        self.map(|a| if a > high { high } else { a })
+        Self(each_lane!(n => self.0[n].min(high)))
     }
 
     #[inline(always)]
     pub fn plus(self, offset: i32) -> Self {
-        self.map(|a| a.wrapping_add(offset))
+        Self(each_lane!(n => self.0[n].wrapping_add(offset)))
     }
 
     #[inline(always)]
     pub fn low_bits(self, bits: i32) -> Self {
-        self.map(|a| a & bits)
+        Self(each_lane!(n => self.0[n] & bits))
     }
 
     /// The signed number in the lowest byte.
     #[inline(always)]
     pub fn sign_extend_byte(self) -> Self {
-        self.map(|a| a << 24 >> 24)
+        Self(each_lane!(n => self.0[n] << 24 >> 24))
     }
 
     #[inline(always)]
     pub fn from_bytes(bytes: [u8; LANES]) -> Self {
-        let mut ints = Self::all(0);
-        for (int, byte) in ints.0.iter_mut().zip(bytes) {
-            *int = i32::from(byte);
-        }
-        ints
+        Self(each_lane!(n => i32::from(bytes[n])))
     }
 
     #[inline(always)]
     pub fn ne(self, other: Self) -> Mask {
-        Mask::of(|n| self.0[n] != other.0[n])
+        Mask(each_lane!(n => u32::from(self.0[n] != other.0[n]).wrapping_neg()))
     }
 
     #[inline(always)]
     pub fn to_f32(self) -> Lanes {
-        let mut lanes = Lanes::ZERO;
-        for (lane, int) in lanes.0.iter_mut().zip(self.0) {
-            *lane = int as f32;
-        }
-        lanes
+        Lanes(each_lane!(n => self.0[n] as f32))
     }
 
     /// The lowest byte of each lane.
     #[inline(always)]
     pub fn to_bytes(self) -> [u8; LANES] {
-        let mut bytes = [0; LANES];
-        for (byte, int) in bytes.iter_mut().zip(self.0) {
-            *byte = int as u8;
-        }
-        bytes
+        each_lane!(n => self.0[n] as u8)
     }
 }
 
 impl Mask {
     pub const NONE: Self = Self([0; LANES]);
 
+    /// `a` where true, `b` elsewhere.
     #[inline(always)]
-    fn of(f: impl Fn(usize) -> bool) -> Self {
-        let mut mask = Self::NONE;
-        for (n, lane) in mask.0.iter_mut().enumerate() {
-            *lane = u32::from(f(n)).wrapping_neg();
-        }
-        mask
+    pub fn pick(self, a: Lanes, b: Lanes) -> Lanes {
+        Lanes(each_lane!(n => f32::from_bits(a.0[n].to_bits() & self.0[n] | b.0[n].to_bits() & !self.0[n])))
     }
 
     /// `a` where true, `b` elsewhere.
     #[inline(always)]
-    pub fn pick(self, a: Lanes, mut b: Lanes) -> Lanes {
-        for (n, lane) in b.0.iter_mut().enumerate() {
-            *lane = f32::from_bits(a.0[n].to_bits() & self.0[n] | lane.to_bits() & !self.0[n]);
-        }
-        b
-    }
-
-    /// `a` where true, `b` elsewhere.
-    #[inline(always)]
-    pub fn pick_ints(self, a: Ints, mut b: Ints) -> Ints {
-        for (n, lane) in b.0.iter_mut().enumerate() {
-            let mask = self.0[n] as i32;
-            *lane = a.0[n] & mask | *lane & !mask;
-        }
-        b
+    pub fn pick_ints(self, a: Ints, b: Ints) -> Ints {
+        Ints(each_lane!(n => a.0[n] & self.0[n] as i32 | b.0[n] & !self.0[n] as i32))
     }
 
     #[inline(always)]
@@ -276,10 +220,7 @@ impl Not for Mask {
     type Output = Self;
 
     #[inline(always)]
-    fn not(mut self) -> Self {
-        for lane in &mut self.0 {
-            *lane = !*lane;
-        }
-        self
+    fn not(self) -> Self {
+        Self(each_lane!(n => !self.0[n]))
     }
 }
