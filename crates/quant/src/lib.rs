@@ -4,6 +4,7 @@ mod error;
 pub mod float;
 pub mod ggml;
 pub mod mlx;
+pub mod recipe;
 mod registry;
 mod repack;
 mod scheme;

@@ -116,6 +116,12 @@ pub trait Scheme: Send + Sync {
     fn decode(&self, planes: &[&[u8]], columns: usize, float: DType, values: &mut [f32]) -> Result<(), Error>;
 }
 
+impl std::fmt::Debug for dyn Scheme {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// A scheme as one tensor uses it.
 #[derive(Clone, Copy)]
 pub struct Packing {
