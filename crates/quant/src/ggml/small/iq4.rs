@@ -119,10 +119,12 @@ fn scales(values: &[[f32; GROUP]], importance: Option<&[[f32; GROUP]]>, first: u
         return search(&x, &weights);
     };
     let (mut columns, mut sigma2) = ([[0.0; GROUP]; LANES], [0.0; LANES]);
-    for group in first..last {
-        columns[group - first] = importance[group % importance.len()];
-        let start = group / block * block;
-        sigma2[group - first] = energy(values[start..start + block].as_flattened());
+    for start in (first..last).step_by(block) {
+        let energy = energy(values[start..start + block].as_flattened());
+        for group in start..start + block {
+            columns[group - first] = importance[group % importance.len()];
+            sigma2[group - first] = energy;
+        }
     }
     for (w, c) in weights.iter_mut().zip(transpose(&columns)) {
         *w = zip(c, zip(sigma2, *w, |s, x| (s + x * x).sqrt()), |c, root| c * root);
