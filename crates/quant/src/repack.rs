@@ -119,7 +119,7 @@ impl Layout {
     fn write(&self, group: &Affine, planes: &mut [&mut [u8]], index: usize) -> bool {
         if let Kind::Mlx { float } = self.kind {
             let whole = index * GROUP / self.group;
-            let starts = index * GROUP % self.group == 0;
+            let starts = (index * GROUP).is_multiple_of(self.group);
             let bytes = 4 * usize::from(self.bits);
             pack(self.bits, &group.codes, &mut planes[0][index * bytes..][..bytes]);
             return put(float, group.scale, planes[1], whole, starts)

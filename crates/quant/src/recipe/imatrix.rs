@@ -29,7 +29,7 @@ impl ImportanceMatrix {
     /// Adds a tensor's sums of squared activations, which lie expert by expert, and the number of tokens each expert saw.
     /// An expert that saw none counts every column the same.
     pub fn insert_sums(&mut self, name: &str, sums: &[f32], counts: &[f32]) -> Result<(), Error> {
-        if counts.is_empty() || sums.len() % counts.len() != 0 {
+        if counts.is_empty() || !sums.len().is_multiple_of(counts.len()) {
             let message = format!("importance of {name:?} has {} sums for {} counts", sums.len(), counts.len());
             return Err(Error::Recipe(message));
         }

@@ -106,7 +106,7 @@ pub fn block_size(name: &str) -> usize {
 
 /// The type itself if rows of `columns` are whole blocks of it, or what llama.cpp takes in its place.
 pub fn fitting(name: &'static str, columns: usize) -> &'static str {
-    let fits = |name: &str| columns % block_size(name) == 0;
+    let fits = |name: &str| columns.is_multiple_of(block_size(name));
     let next = match name {
         name if fits(name) => return name,
         "iq1_s" | "iq1_m" | "iq2_xxs" | "iq2_xs" | "iq2_s" | "iq3_xxs" | "iq3_s" | "iq4_xs" => "iq4_nl",

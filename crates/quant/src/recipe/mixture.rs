@@ -201,7 +201,7 @@ impl<'a> Chooser<'a> {
     }
 
     fn output(&self, columns: usize) -> &'static str {
-        if self.is(&["mxfp4_moe"]) || self.falcon() || columns % block_size(self.file.default) != 0 {
+        if self.is(&["mxfp4_moe"]) || self.falcon() || !columns.is_multiple_of(block_size(self.file.default)) {
             return "q8_0";
         }
         match self.file.name {
