@@ -71,13 +71,13 @@ impl Lanes {
     /// `self < other ? self : other`.
     #[inline(always)]
     pub fn min(self, other: Self) -> Self {
-        self.lt(other).pick(self, other)
+        Self(each_lane!(n => if self.0[n] < other.0[n] { self.0[n] } else { other.0[n] }))
     }
 
     /// `self > other ? self : other`.
     #[inline(always)]
     pub fn max(self, other: Self) -> Self {
-        self.gt(other).pick(self, other)
+        Self(each_lane!(n => if self.0[n] > other.0[n] { self.0[n] } else { other.0[n] }))
     }
 
     #[inline(always)]
