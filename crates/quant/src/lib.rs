@@ -3,6 +3,7 @@
 mod error;
 pub mod float;
 pub mod ggml;
+pub mod measure;
 pub mod mlx;
 pub mod recipe;
 mod registry;
