@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use windlass_quant::{Importance, Packing, schemes};
 use windlass_tensor::{DType, PackedLayout};
 
-const ROWS: usize = 64;
+const ROWS: usize = 16;
 const COLUMNS: usize = 4096;
 const LIMIT: Duration = Duration::from_millis(200);
 

@@ -1,26 +1,31 @@
 //! Scales that minimise the error weighted by importance: candidates are tried in a fixed order, 16 blocks at a time.
+//!
+//! Only the loops over values are compiled per instruction set: larger functions come out slower, not faster.
 
 use crate::ggml::block::Weighted;
 use crate::ggml::codes::{BLOCK, whole_to_byte};
 use crate::ggml::lanes::{LANES, largest, map, nearest, transpose, transpose_codes, zip};
+use crate::simd::per_level;
+
+type Lanes = [f32; LANES];
 
 /// A block per lane: value `i` of each is `[i]`.
-pub(super) type Blocks<const N: usize> = [[f32; N]; BLOCK];
+pub(super) type Blocks = [[f32; LANES]; BLOCK];
 
 /// Blocks whose largest magnitude is below this are zero.
 const NOTHING: f32 = 1e-15;
 
 /// What a search settled on, per lane.
-pub(super) struct Found<const N: usize> {
-    pub scale: [f32; N],
-    pub min: [f32; N],
+pub(super) struct Found {
+    pub scale: [f32; LANES],
+    pub min: [f32; LANES],
     /// By value, then lane.
-    codes: [[u8; N]; BLOCK],
+    codes: [[u8; LANES]; BLOCK],
 }
 
-impl<const N: usize> Found<N> {
+impl Found {
     /// Codes of the block in each lane.
-    pub(super) fn codes(&self) -> [[u8; BLOCK]; N] {
+    pub(super) fn codes(&self) -> [[u8; BLOCK]; LANES] {
         transpose_codes(&self.codes)
     }
 }
@@ -43,8 +48,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Values and weights of the blocks from `first` on, as many as there are lanes or blocks left.
-    #[inline(always)]
-    pub(super) fn lanes(&self, first: usize) -> (Blocks<LANES>, Blocks<LANES>) {
+    pub(super) fn lanes(&self, first: usize) -> (Blocks, Blocks) {
         let last = self.values.len().min(first + LANES);
         let x = transpose(&self.values[first..last]);
         let (mut columns, mut sigma2) = ([[0.0; BLOCK]; LANES], [0.0; LANES]);
@@ -52,13 +56,20 @@ impl<'a> Rows<'a> {
             columns[block - first] = self.importance[block % self.importance.len()];
             sigma2[block - first] = self.energy[block / self.importance.len()];
         }
-        let mut weights: Blocks<LANES> = transpose(&columns);
-        for (w, x) in weights.iter_mut().zip(&x) {
+        let mut weights: Blocks = transpose(&columns);
+        weigh(&x, &sigma2, &mut weights);
+        (x, weights)
+    }
+}
+
+per_level! {
+    /// Turns importance into weights.
+    fn weigh(x: &Blocks, sigma2: &Lanes, weights: &mut Blocks) {
+        for (w, x) in weights.iter_mut().zip(x) {
             for n in 0..LANES {
                 w[n] *= (sigma2[n] + x[n] * x[n]).sqrt();
             }
         }
-        (x, weights)
     }
 }
 
@@ -80,17 +91,17 @@ fn mean_squares(values: &[f32], columns: usize) -> Vec<f32> {
 }
 
 /// The scale whose codes, from 0 to `2 * half - 1` with zero at `half`, fit best; 19 candidates.
-#[inline(always)]
-pub(super) fn symmetric<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, half: f32) -> Found<N> {
+pub(super) fn symmetric(x: &Blocks, weights: &Blocks, half: f32) -> Found {
     let (max, magnitude) = largest(x);
     let mut inverse = map(max, |max| -half / max);
-    let (lx, l2) = symmetric_sums(x, weights, half, inverse);
+    let (mut lx, mut l2) = ([0.0; LANES], [0.0; LANES]);
+    symmetric_sums(x, weights, half, &inverse, &mut lx, &mut l2);
     let mut scale = zip(lx, l2, |lx, l2| if l2 == 0.0 { 0.0 } else { lx / l2 });
     let mut best = zip(scale, lx, |scale, lx| scale * lx);
     for step in (-9i8..=9).filter(|step| *step != 0) {
         let trial = map(max, |max| -(half + 0.1 * f32::from(step)) / max);
-        let (lx, l2) = symmetric_sums(x, weights, half, trial);
-        for n in 0..N {
+        symmetric_sums(x, weights, half, &trial, &mut lx, &mut l2);
+        for n in 0..LANES {
             let better = (l2[n] > 0.0) & (lx[n] * lx[n] > best[n] * l2[n]);
             let fitted = lx[n] / l2[n];
             inverse[n] = if better { trial[n] } else { inverse[n] };
@@ -98,43 +109,38 @@ pub(super) fn symmetric<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, half
             best[n] = if better { fitted * lx[n] } else { best[n] };
         }
     }
-    let mut codes = [[0; N]; BLOCK];
+    let mut codes = [[0; LANES]; BLOCK];
     for (codes, x) in codes.iter_mut().zip(x) {
-        for n in 0..N {
+        for n in 0..LANES {
             let code = limit(nearest(inverse[n] * x[n]), -half, half - 1.0);
             codes[n] = whole_to_byte(if magnitude[n] < NOTHING { 0.0 } else { code + half });
         }
     }
-    Found { scale: zip(scale, magnitude, |s, m| if m < NOTHING { 0.0 } else { s }), min: [0.0; N], codes }
+    Found { scale: zip(scale, magnitude, |s, m| if m < NOTHING { 0.0 } else { s }), min: [0.0; LANES], codes }
 }
 
-/// Weighted sums of values times codes, and of codes squared.
-#[inline(always)]
-fn symmetric_sums<const N: usize>(
-    x: &Blocks<N>,
-    weights: &Blocks<N>,
-    half: f32,
-    inverse: [f32; N],
-) -> ([f32; N], [f32; N]) {
-    let (mut lx, mut l2) = ([0.0; N], [0.0; N]);
-    for (x, w) in x.iter().zip(weights) {
-        for n in 0..N {
-            let l = limit(nearest(inverse[n] * x[n]), -half, half - 1.0);
-            lx[n] += w[n] * x[n] * l;
-            l2[n] += w[n] * l * l;
+per_level! {
+    /// Weighted sums of values times codes, and of codes squared.
+    fn symmetric_sums(x: &Blocks, weights: &Blocks, half: f32, inverse: &Lanes, lx: &mut Lanes, l2: &mut Lanes) {
+        let (mut sum_lx, mut sum_l2) = ([0.0; LANES], [0.0; LANES]);
+        for (x, w) in x.iter().zip(weights) {
+            for n in 0..LANES {
+                let l = limit(nearest(inverse[n] * x[n]), -half, half - 1.0);
+                sum_lx[n] += w[n] * x[n] * l;
+                sum_l2[n] += w[n] * l * l;
+            }
         }
+        (*lx, *l2) = (sum_lx, sum_l2);
     }
-    (lx, l2)
 }
 
 /// The scale and minimum (at most 0) whose codes, from 0 to `last`, fit best; 37 candidates.
-#[inline(always)]
-pub(super) fn affine<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, last: f32) -> Found<N> {
+pub(super) fn affine(x: &Blocks, weights: &Blocks, last: f32) -> Found {
     let (mut min, mut max) = (x[0], x[0]);
     let mut sum_w = weights[0];
     let mut sum_x = zip(weights[0], x[0], |w, x| w * x);
     for (x, w) in x.iter().zip(weights).skip(1) {
-        for n in 0..N {
+        for n in 0..LANES {
             min[n] = if x[n] < min[n] { x[n] } else { min[n] };
             max[n] = if x[n] > max[n] { x[n] } else { max[n] };
             sum_w[n] += w[n];
@@ -142,26 +148,20 @@ pub(super) fn affine<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, last: f
         }
     }
     min = map(min, |min| if min > 0.0 { 0.0 } else { min });
-    let flat: [bool; N] = std::array::from_fn(|n| max[n] <= min[n]);
+    let flat: [bool; LANES] = std::array::from_fn(|n| max[n] <= min[n]);
     // Codes are those of the candidate kept last: of its inverse scale and of the minimum that held when it was tried.
     let mut inverse = zip(max, min, |max, min| last / (max - min));
     let mut from = min;
     let mut scale = map(inverse, |i| 1.0 / i);
-    let mut best = affine_error(x, weights, &affine_codes(x, &Candidate { inverse, from, last }), &scale, &min);
+    let (mut codes, mut sums, mut best) = ([[0.0; LANES]; BLOCK], [[0.0; LANES]; 3], [0.0; LANES]);
+    affine_sums(x, weights, &Candidate { inverse, from, last }, &mut codes, &mut sums);
+    affine_error(x, weights, &codes, &scale, &min, &mut best);
     for step in 0..=36u8 {
         let trial = zip(max, min, |max, min| (-0.9 + 0.05 * f32::from(step) + last) / (max - min));
-        let codes = affine_codes(x, &Candidate { inverse: trial, from: min, last });
-        let (mut sum_l, mut sum_l2, mut sum_xl) = ([0.0; N], [0.0; N], [0.0; N]);
-        for ((x, w), codes) in x.iter().zip(weights).zip(&codes) {
-            for n in 0..N {
-                let l = codes[n];
-                sum_l[n] += w[n] * l;
-                sum_l2[n] += w[n] * l * l;
-                sum_xl[n] += w[n] * l * x[n];
-            }
-        }
-        let (mut fitted, mut offset, mut solvable) = ([0.0; N], [0.0; N], [false; N]);
-        for n in 0..N {
+        affine_sums(x, weights, &Candidate { inverse: trial, from: min, last }, &mut codes, &mut sums);
+        let [sum_l, sum_l2, sum_xl] = sums;
+        let (mut fitted, mut offset, mut solvable) = ([0.0; LANES], [0.0; LANES], [false; LANES]);
+        for n in 0..LANES {
             let determinant = sum_w[n] * sum_l2[n] - sum_l[n] * sum_l[n];
             solvable[n] = determinant > 0.0;
             fitted[n] = (sum_w[n] * sum_xl[n] - sum_x[n] * sum_l[n]) / determinant;
@@ -170,8 +170,9 @@ pub(super) fn affine<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, last: f
             fitted[n] = if above { sum_xl[n] / sum_l2[n] } else { fitted[n] };
             offset[n] = if above { 0.0 } else { offset[n] };
         }
-        let trial_error = affine_error(x, weights, &codes, &fitted, &offset);
-        for n in 0..N {
+        let mut trial_error = [0.0; LANES];
+        affine_error(x, weights, &codes, &fitted, &offset, &mut trial_error);
+        for n in 0..LANES {
             let better = solvable[n] & (trial_error[n] < best[n]);
             inverse[n] = if better { trial[n] } else { inverse[n] };
             from[n] = if better { min[n] } else { from[n] };
@@ -181,9 +182,9 @@ pub(super) fn affine<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, last: f
         }
     }
     let kept = Candidate { inverse, from, last };
-    let mut codes = [[0; N]; BLOCK];
+    let mut codes = [[0; LANES]; BLOCK];
     for (codes, x) in codes.iter_mut().zip(x) {
-        for n in 0..N {
+        for n in 0..LANES {
             codes[n] = whole_to_byte(if flat[n] { 0.0 } else { kept.code(n, x[n]) });
         }
     }
@@ -191,47 +192,48 @@ pub(super) fn affine<const N: usize>(x: &Blocks<N>, weights: &Blocks<N>, last: f
 }
 
 /// How codes of [`affine`] follow from values: `(value - from) * inverse`, rounded, from 0 to `last`.
-struct Candidate<const N: usize> {
-    inverse: [f32; N],
-    from: [f32; N],
+struct Candidate {
+    inverse: [f32; LANES],
+    from: [f32; LANES],
     last: f32,
 }
 
-impl<const N: usize> Candidate<N> {
+impl Candidate {
     #[inline(always)]
     fn code(&self, lane: usize, value: f32) -> f32 {
         limit(nearest(self.inverse[lane] * (value - self.from[lane])), 0.0, self.last)
     }
 }
 
-#[inline(always)]
-fn affine_codes<const N: usize>(x: &Blocks<N>, candidate: &Candidate<N>) -> Blocks<N> {
-    let mut codes = [[0.0; N]; BLOCK];
-    for (codes, x) in codes.iter_mut().zip(x) {
-        for n in 0..N {
-            codes[n] = candidate.code(n, x[n]);
+per_level! {
+    /// A candidate's codes, and the weighted sums of them, of their squares, and of them times values.
+    fn affine_sums(x: &Blocks, weights: &Blocks, candidate: &Candidate, codes: &mut Blocks, sums: &mut [Lanes; 3]) {
+        let (mut sum_l, mut sum_l2, mut sum_xl) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        for ((x, w), codes) in x.iter().zip(weights).zip(codes) {
+            for n in 0..LANES {
+                let l = candidate.code(n, x[n]);
+                sum_l[n] += w[n] * l;
+                sum_l2[n] += w[n] * l * l;
+                sum_xl[n] += w[n] * l * x[n];
+                codes[n] = l;
+            }
         }
+        *sums = [sum_l, sum_l2, sum_xl];
     }
-    codes
 }
 
-/// The weighted square error of codes with a scale and minimum.
-#[inline(always)]
-fn affine_error<const N: usize>(
-    x: &Blocks<N>,
-    weights: &Blocks<N>,
-    codes: &Blocks<N>,
-    scale: &[f32; N],
-    min: &[f32; N],
-) -> [f32; N] {
-    let mut error = [0.0; N];
-    for ((x, w), codes) in x.iter().zip(weights).zip(codes) {
-        for n in 0..N {
-            let difference = scale[n] * codes[n] + min[n] - x[n];
-            error[n] += w[n] * (difference * difference);
+per_level! {
+    /// The weighted square error of codes with a scale and minimum.
+    fn affine_error(x: &Blocks, weights: &Blocks, codes: &Blocks, scale: &Lanes, min: &Lanes, error: &mut Lanes) {
+        let mut sum = [0.0; LANES];
+        for ((x, w), codes) in x.iter().zip(weights).zip(codes) {
+            for n in 0..LANES {
+                let difference = scale[n] * codes[n] + min[n] - x[n];
+                sum[n] += w[n] * (difference * difference);
+            }
         }
+        *error = sum;
     }
-    error
 }
 
 /// Between `low` and `high`; `high` for not-a-number. One instruction each, unlike `clamp`.

@@ -73,28 +73,24 @@ per_level! {
     }
 }
 
-per_level! {
-    fn weighted4(rows: Weighted<'_>, bytes: &mut [u8]) {
-        let rows = Rows::new(rows);
-        for (i, blocks) in bytes.as_chunks_mut::<BYTES4>().0.chunks_mut(LANES).enumerate() {
-            let (x, weights) = rows.lanes(i * LANES);
-            let found = symmetric(&x, &weights, 8.0);
-            for (lane, (block, codes)) in blocks.iter_mut().zip(found.codes()).enumerate() {
-                pack4(block, found.scale[lane], &codes);
-            }
+fn weighted4(rows: Weighted<'_>, bytes: &mut [u8]) {
+    let rows = Rows::new(rows);
+    for (i, blocks) in bytes.as_chunks_mut::<BYTES4>().0.chunks_mut(LANES).enumerate() {
+        let (x, weights) = rows.lanes(i * LANES);
+        let found = symmetric(&x, &weights, 8.0);
+        for (lane, (block, codes)) in blocks.iter_mut().zip(found.codes()).enumerate() {
+            pack4(block, found.scale[lane], &codes);
         }
     }
 }
 
-per_level! {
-    fn weighted5(rows: Weighted<'_>, bytes: &mut [u8]) {
-        let rows = Rows::new(rows);
-        for (i, blocks) in bytes.as_chunks_mut::<BYTES5>().0.chunks_mut(LANES).enumerate() {
-            let (x, weights) = rows.lanes(i * LANES);
-            let found = symmetric(&x, &weights, 16.0);
-            for (lane, (block, codes)) in blocks.iter_mut().zip(found.codes()).enumerate() {
-                pack5(block, found.scale[lane], &codes);
-            }
+fn weighted5(rows: Weighted<'_>, bytes: &mut [u8]) {
+    let rows = Rows::new(rows);
+    for (i, blocks) in bytes.as_chunks_mut::<BYTES5>().0.chunks_mut(LANES).enumerate() {
+        let (x, weights) = rows.lanes(i * LANES);
+        let found = symmetric(&x, &weights, 16.0);
+        for (lane, (block, codes)) in blocks.iter_mut().zip(found.codes()).enumerate() {
+            pack5(block, found.scale[lane], &codes);
         }
     }
 }

@@ -42,8 +42,10 @@ const fn middle(code: usize) -> f32 {
 /// Groups whose largest magnitude is below this are zero.
 const NOTHING: f32 = 1e-15;
 
+type Lanes = [f32; LANES];
+
 /// A group per lane.
-type Groups<const N: usize> = [[f32; N]; GROUP];
+type Groups = [Lanes; GROUP];
 
 /// The value of the nearest code.
 #[inline(always)]
@@ -55,44 +57,47 @@ fn snap(x: f32) -> f32 {
     value
 }
 
-#[inline(always)]
-fn codes(x: &[f32; GROUP], inverse: f32) -> [u8; GROUP] {
-    let mut codes = [0; GROUP];
-    for i in 0..GROUP {
-        let scaled = x[i] * inverse;
-        let mut code = 0;
-        for below in 0..15 {
-            code += if scaled < middle(below) { 0 } else { 1u32 };
+per_level! {
+    /// The nearest codes, packed.
+    fn pack_codes(x: &[f32; GROUP], inverse: f32, bytes: &mut [u8]) {
+        let mut codes = [0; GROUP];
+        for i in 0..GROUP {
+            let scaled = x[i] * inverse;
+            let mut code = 0;
+            for below in 0..15 {
+                code += if scaled < middle(below) { 0 } else { 1u32 };
+            }
+            codes[i] = code as u8;
         }
-        codes[i] = code as u8;
+        pack_nibbles(&codes, bytes);
     }
-    codes
 }
 
-/// Weighted sums of values times their nearest codes' values, and of the latter squared.
-#[inline(always)]
-fn sums<const N: usize>(x: &Groups<N>, weights: &Groups<N>, inverse: [f32; N]) -> ([f32; N], [f32; N]) {
-    let (mut qx, mut q2) = ([0.0; N], [0.0; N]);
-    for (x, w) in x.iter().zip(weights) {
-        for n in 0..N {
-            let q = snap(inverse[n] * x[n]);
-            qx[n] += w[n] * q * x[n];
-            q2[n] += w[n] * q * q;
+per_level! {
+    /// Weighted sums of values times their nearest codes' values, and of the latter squared.
+    fn sums(x: &Groups, weights: &Groups, inverse: &Lanes, qx: &mut Lanes, q2: &mut Lanes) {
+        let (mut sum_qx, mut sum_q2) = ([0.0; LANES], [0.0; LANES]);
+        for (x, w) in x.iter().zip(weights) {
+            for n in 0..LANES {
+                let q = snap(inverse[n] * x[n]);
+                sum_qx[n] += w[n] * q * x[n];
+                sum_q2[n] += w[n] * q * q;
+            }
         }
+        (*qx, *q2) = (sum_qx, sum_q2);
     }
-    (qx, q2)
 }
 
 /// The scale of each group that fits best; 16 candidates.
-#[inline(always)]
-fn search<const N: usize>(x: &Groups<N>, weights: &Groups<N>) -> [f32; N] {
+fn search(x: &Groups, weights: &Groups) -> Lanes {
     let (max, magnitude) = largest(x);
-    let (qx, q2) = sums(x, weights, map(max, |max| 1.0 / (-max / VALUES[0])));
+    let (mut qx, mut q2) = ([0.0; LANES], [0.0; LANES]);
+    sums(x, weights, &map(max, |max| 1.0 / (-max / VALUES[0])), &mut qx, &mut q2);
     let mut scale = zip(qx, q2, |qx, q2| if q2 > 0.0 { qx / q2 } else { 0.0 });
     let mut best = zip(scale, qx, |scale, qx| scale * qx);
     for step in -7i8..=7 {
-        let (qx, q2) = sums(x, weights, map(max, |max| (f32::from(step) + VALUES[0]) / max));
-        for n in 0..N {
+        sums(x, weights, &map(max, |max| (f32::from(step) + VALUES[0]) / max), &mut qx, &mut q2);
+        for n in 0..LANES {
             let better = (q2[n] > 0.0) & (qx[n] * qx[n] > best[n] * q2[n]);
             let fitted = qx[n] / q2[n];
             scale[n] = if better { fitted } else { scale[n] };
@@ -103,16 +108,14 @@ fn search<const N: usize>(x: &Groups<N>, weights: &Groups<N>) -> [f32; N] {
 }
 
 /// Twice the mean square; weights rest on it. Summed in order.
-#[inline(always)]
 fn energy(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |sum, v| sum + v * v) * (2.0 / x.len() as f32)
 }
 
 /// Scales of up to [`LANES`] groups, from `first` on. `block` is how many groups share their energy.
-#[inline(always)]
-fn scales(values: &[[f32; GROUP]], importance: Option<&[[f32; GROUP]]>, first: usize, block: usize) -> [f32; LANES] {
+fn scales(values: &[[f32; GROUP]], importance: Option<&[[f32; GROUP]]>, first: usize, block: usize) -> Lanes {
     let last = values.len().min(first + LANES);
-    let x: Groups<LANES> = transpose(&values[first..last]);
+    let x: Groups = transpose(&values[first..last]);
     let mut weights = x;
     let Some(importance) = importance else {
         weights.iter_mut().for_each(|w| *w = map(*w, |x| x * x));
@@ -132,7 +135,6 @@ fn scales(values: &[[f32; GROUP]], importance: Option<&[[f32; GROUP]]>, first: u
     search(&x, &weights)
 }
 
-#[inline(always)]
 fn encode_nl_blocks(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let values = values.as_chunks::<GROUP>().0;
     let importance = importance.map(|i| i.as_chunks::<GROUP>().0);
@@ -140,12 +142,11 @@ fn encode_nl_blocks(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]
         let scales = scales(values, importance, i * LANES, 1);
         for ((block, x), scale) in out.iter_mut().zip(&values[i * LANES..]).zip(scales) {
             put_half(block, 0, scale);
-            pack_nibbles(&codes(x, inverse(scale)), &mut block[2..]);
+            pack_codes(x, inverse(scale), &mut block[2..]);
         }
     }
 }
 
-#[inline(always)]
 fn encode_xs_blocks(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let values = values.as_chunks::<GROUP>().0;
     let importance = importance.map(|i| i.as_chunks::<GROUP>().0);
@@ -159,7 +160,6 @@ fn encode_xs_blocks(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]
 }
 
 /// Scales of groups become six bits each, relative to the largest; codes follow the rounded scales.
-#[inline(always)]
 fn pack_xs(block: &mut [u8; XS_BYTES], x: &[[f32; GROUP]], scales: &[f32; XS_GROUPS]) {
     let largest = scales.iter().fold(0.0f32, |largest, s| if s.abs() > largest.abs() { *s } else { largest });
     let scale = -largest / 32.0;
@@ -168,8 +168,7 @@ fn pack_xs(block: &mut [u8; XS_BYTES], x: &[[f32; GROUP]], scales: &[f32; XS_GRO
     let (mut low, mut high) = (0u32, 0u16);
     for (g, x) in x.iter().enumerate() {
         let steps = nearest(inverse_scale * scales[g]).clamp(-32.0, 31.0);
-        let codes = codes(x, inverse(scale * steps));
-        pack_nibbles(&codes, &mut block[8 + 16 * g..]);
+        pack_codes(x, inverse(scale * steps), &mut block[8 + 16 * g..]);
         let steps = (steps + 32.0) as u16;
         low |= u32::from(steps & 15) << (4 * g);
         high |= (steps >> 4) << (2 * g);
@@ -178,28 +177,20 @@ fn pack_xs(block: &mut [u8; XS_BYTES], x: &[[f32; GROUP]], scales: &[f32; XS_GRO
     block[4..8].copy_from_slice(&low.to_le_bytes());
 }
 
-per_level! {
-    fn encode_nl(values: &[f32], bytes: &mut [u8]) {
-        encode_nl_blocks(values, None, bytes);
-    }
+fn encode_nl(values: &[f32], bytes: &mut [u8]) {
+    encode_nl_blocks(values, None, bytes);
 }
 
-per_level! {
-    fn weighted_nl(rows: Weighted<'_>, bytes: &mut [u8]) {
-        encode_nl_blocks(rows.values, Some(rows.importance), bytes);
-    }
+fn weighted_nl(rows: Weighted<'_>, bytes: &mut [u8]) {
+    encode_nl_blocks(rows.values, Some(rows.importance), bytes);
 }
 
-per_level! {
-    fn encode_xs(values: &[f32], bytes: &mut [u8]) {
-        encode_xs_blocks(values, None, bytes);
-    }
+fn encode_xs(values: &[f32], bytes: &mut [u8]) {
+    encode_xs_blocks(values, None, bytes);
 }
 
-per_level! {
-    fn weighted_xs(rows: Weighted<'_>, bytes: &mut [u8]) {
-        encode_xs_blocks(rows.values, Some(rows.importance), bytes);
-    }
+fn weighted_xs(rows: Weighted<'_>, bytes: &mut [u8]) {
+    encode_xs_blocks(rows.values, Some(rows.importance), bytes);
 }
 
 per_level! {
