@@ -145,7 +145,7 @@ pub(super) fn many<F: AffineFormat<SUB>, const SUB: usize>(
     let scale = grid_lanes(&scales[..count], weights, F::MAX_SCALE, &mut scale_codes).to_f16();
     let min = grid_lanes(&mins[..count], weights, F::MAX_SCALE, &mut min_codes).to_f16();
     let (scale_step, min_step) = (Lanes::from_f16(scale), Lanes::from_f16(min));
-    for (j, (x, codes)) in x.as_chunks::<SUB>().0.iter().zip(codes.as_chunks_mut::<SUB>().0).enumerate() {
+    for (j, (x, codes)) in x.as_chunks::<SUB>().0.iter().zip(codes.chunks_exact_mut(SUB / 4)).enumerate() {
         let stored = (scale_step * scale_codes[j].to_f32(), min_step * min_codes[j].to_f32());
         requantize_lanes(x, stored, F::MAX_CODE, &fits[j], codes);
     }
@@ -167,18 +167,21 @@ per_level! {
         stored: (Lanes, Lanes),
         max_code: i32,
         fit: &AffineFit,
-        codes: &mut [[u8; LANES]],
+        codes: &mut [[u32; LANES]],
     ) {
         let gone = stored.0.eq(Lanes::ZERO);
-        for (codes, &x) in codes.iter_mut().zip(x) {
-            lanes_only();
-            *codes = ((x + stored.1) / stored.0).nearest().clamp(0, max_code).to_bytes();
-        }
-        if gone.any() {
-            for (codes, &x) in codes.iter_mut().zip(x) {
+        let any_gone = gone.any();
+        for (codes, x) in codes.iter_mut().zip(x.as_chunks::<4>().0) {
+            let mut words = [0; LANES];
+            for (k, &x) in x.iter().enumerate() {
                 lanes_only();
-                *codes = gone.pick_ints(fit.code(x, max_code), Ints::from_bytes(*codes)).to_bytes();
+                let mut code = ((x + stored.1) / stored.0).nearest().clamp(0, max_code);
+                if any_gone {
+                    code = gone.pick_ints(fit.code(x, max_code), code);
+                }
+                words = code.into_byte(k, words);
             }
+            *codes = words;
         }
     }
 }

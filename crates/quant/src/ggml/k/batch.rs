@@ -11,8 +11,8 @@ pub(super) const SUPER: usize = 256;
 /// Searches with importance all try these.
 pub(super) const WEIGHTED_STEPS: Steps = Steps { first: -0.9, delta: 0.05, count: 36 };
 
-/// Codes of a batch: value `i` of super-block `n` has code `[i][n]`.
-pub(super) type BatchCodes = [[u8; LANES]; SUPER];
+/// Codes of a batch, four to a word: value `4 * i + k` of super-block `n` has byte `k` of `[i][n]`.
+pub(super) type BatchCodes = [[u32; LANES]; SUPER / 4];
 
 /// How super-blocks of a format are coded: one alone, and sixteen in lanes with the same result.
 pub(super) trait Coder {
@@ -66,7 +66,7 @@ fn encode_batch<'a, C: Coder>(
     coded: &mut [C::Block; LANES],
 ) -> Mask {
     let mut x = [Lanes::ZERO; SUPER];
-    let mut codes = [[0; LANES]; SUPER];
+    let mut codes = [[0; LANES]; SUPER / 4];
     transpose(|n| blocks.get(n), &mut x);
     let odd = if weights(0).is_some() {
         let mut w = [Lanes::ZERO; SUPER];
@@ -76,9 +76,9 @@ fn encode_batch<'a, C: Coder>(
         C::many(&x, None, coded, &mut codes)
     };
     for (n, block) in coded.iter_mut().enumerate() {
-        for (to, from) in C::codes(block).iter_mut().zip(&codes) {
+        for (to, from) in C::codes(block).as_chunks_mut::<4>().0.iter_mut().zip(&codes) {
             lanes_only();
-            *to = from[n];
+            *to = from[n].to_le_bytes();
         }
     }
     odd

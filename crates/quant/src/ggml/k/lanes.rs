@@ -293,32 +293,49 @@ pub(super) fn extreme(x: &[Lanes]) -> (Lanes, Lanes) {
 per_level! {
     /// [`super::search::symmetric`].
     pub(super) fn symmetric(x: &[Lanes; 16], weights: &[Lanes; 16], half: i32, fit: &mut SymmetricFit) {
-        let (max, magnitude) = extreme(x);
-        let mut weighted = [Lanes::ZERO; 16];
-        for ((wx, &x), &w) in weighted.iter_mut().zip(x).zip(weights) {
-            lanes_only();
-            *wx = w * x;
-        }
-        let mut chosen = Lanes::all(-half as f32) / max;
-        let (sum_lx, sum_l2) = symmetric_sums(x, weights, &weighted, chosen, half);
-        let finite = (sum_lx - sum_lx + (sum_l2 - sum_l2)).eq(Lanes::ZERO);
-        let mut scale = sum_l2.eq(Lanes::ZERO).pick(Lanes::ZERO, sum_lx / sum_l2);
-        let mut best = scale * sum_lx;
-        for n in -9..=9 {
-            if n == 0 {
-                continue;
-            }
-            let inverse = Lanes::all(-(half as f32 + 0.1 * n as f32)) / max;
-            let (sum_lx, sum_l2) = symmetric_sums(x, weights, &weighted, inverse, half);
-            let better = sum_l2.gt(Lanes::ZERO) & (sum_lx * sum_lx).gt(best * sum_l2);
-            let this = sum_lx / sum_l2;
-            chosen = better.pick(inverse, chosen);
-            scale = better.pick(this, scale);
-            best = better.pick(this * sum_lx, best);
-        }
-        let zero = magnitude.lt(Lanes::all(ZERO));
-        *fit = SymmetricFit { scale: zero.pick(Lanes::ZERO, scale), odd: !(finite | zero), zero, inverse: chosen };
+        *fit = search_symmetric(x, weights, half)
     }
+}
+
+per_level! {
+    /// [`super::search::symmetric`] weighted by the squares of the values.
+    pub(super) fn symmetric_squares(x: &[Lanes; 16], half: i32, fit: &mut SymmetricFit) {
+        let mut weights = *x;
+        for w in &mut weights {
+            lanes_only();
+            *w = *w * *w;
+        }
+        *fit = search_symmetric(x, &weights, half)
+    }
+}
+
+#[inline(always)]
+fn search_symmetric(x: &[Lanes; 16], weights: &[Lanes; 16], half: i32) -> SymmetricFit {
+    let (max, magnitude) = extreme(x);
+    let mut weighted = [Lanes::ZERO; 16];
+    for ((wx, &x), &w) in weighted.iter_mut().zip(x).zip(weights) {
+        lanes_only();
+        *wx = w * x;
+    }
+    let mut chosen = Lanes::all(-half as f32) / max;
+    let (sum_lx, sum_l2) = symmetric_sums(x, weights, &weighted, chosen, half);
+    let finite = (sum_lx - sum_lx + (sum_l2 - sum_l2)).eq(Lanes::ZERO);
+    let mut scale = sum_l2.eq(Lanes::ZERO).pick(Lanes::ZERO, sum_lx / sum_l2);
+    let mut best = scale * sum_lx;
+    for n in -9..=9 {
+        if n == 0 {
+            continue;
+        }
+        let inverse = Lanes::all(-(half as f32 + 0.1 * n as f32)) / max;
+        let (sum_lx, sum_l2) = symmetric_sums(x, weights, &weighted, inverse, half);
+        let better = sum_l2.gt(Lanes::ZERO) & (sum_lx * sum_lx).gt(best * sum_l2);
+        let this = sum_lx / sum_l2;
+        chosen = better.pick(inverse, chosen);
+        scale = better.pick(this, scale);
+        best = better.pick(this * sum_lx, best);
+    }
+    let zero = magnitude.lt(Lanes::all(ZERO));
+    SymmetricFit { scale: zero.pick(Lanes::ZERO, scale), odd: !(finite | zero), zero, inverse: chosen }
 }
 
 /// Sums of codes times values, and of squares of codes, both weighted; `weighted` are the weights times the values.
@@ -342,7 +359,7 @@ fn symmetric_sums(
 
 per_level! {
     /// [`super::search::symmetric_descent`].
-    pub(super) fn symmetric_descent(x: &[Lanes; 16], half: i32, codes: &mut [[u8; LANES]; 16], scale: &mut Lanes) {
+    pub(super) fn symmetric_descent(x: &[Lanes; 16], half: i32, codes: &mut [[u32; LANES]; 4], scale: &mut Lanes) {
         let (max, magnitude) = extreme(x);
         let inverse = Lanes::all(-half as f32) / max;
         let (mut sum_lx, mut sum_l2) = (Lanes::ZERO, Lanes::ZERO);
@@ -378,9 +395,12 @@ per_level! {
             }
         }
         let zero = magnitude.lt(Lanes::all(ZERO));
-        for (code, level) in codes.iter_mut().zip(levels) {
-            lanes_only();
-            *code = zero.pick_ints(Ints::all(0), level.plus(half)).to_bytes();
+        for (codes, levels) in codes.iter_mut().zip(levels.as_chunks::<4>().0) {
+            *codes = [0; LANES];
+            for (k, level) in levels.iter().enumerate() {
+                lanes_only();
+                *codes = zero.pick_ints(Ints::all(0), level.plus(half)).into_byte(k, *codes);
+            }
         }
         let some = sum_l2.gt(Lanes::ZERO) & !zero;
         *scale = some.pick(sum_lx / sum_l2, Lanes::ZERO);

@@ -121,7 +121,7 @@ pub(super) fn q3_many(
 
 fn q3_plain(x: &[Lanes; SUPER], blocks: &mut [SymmetricBlock; LANES], codes: &mut BatchCodes) {
     let mut scales = [Lanes::ZERO; 16];
-    for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
+    for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<4>().0).enumerate() {
         lanes::symmetric_descent(x, Q3_HALF, codes, &mut scales[j]);
     }
     let (largest, _) = lanes::extreme(&scales);
@@ -171,8 +171,10 @@ pub(super) fn q6_many(
 ) -> Mask {
     let mut fits = [SymmetricFit::NONE; 16];
     for (j, x) in x.as_chunks::<16>().0.iter().enumerate() {
-        let weights = importance.map_or_else(|| x.map(|x| x * x), |i| i.as_chunks::<16>().0[j]);
-        lanes::symmetric(x, &weights, Q6_HALF, &mut fits[j]);
+        match importance {
+            Some(importance) => lanes::symmetric(x, &importance.as_chunks::<16>().0[j], Q6_HALF, &mut fits[j]),
+            None => lanes::symmetric_squares(x, Q6_HALF, &mut fits[j]),
+        }
     }
     let scales = fits.map(|fit| fit.scale);
     let (largest, magnitude) = lanes::extreme(&scales);
@@ -204,18 +206,22 @@ per_level! {
         fits: Option<&[SymmetricFit; 16]>,
         codes: &mut BatchCodes,
     ) {
-        for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
+        for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<4>().0).enumerate() {
             let scale = step * scales[j].to_f32();
             let gone = scale.eq(Lanes::ZERO);
             let any_gone = gone.any();
-            for (codes, &x) in codes.iter_mut().zip(x) {
-                lanes_only();
-                let mut code = (x / scale).nearest().clamp(-half, half - 1).plus(half);
-                if any_gone {
-                    let searched = fits.map_or(Ints::from_bytes(*codes), |fits| fits[j].code(x, half));
-                    code = gone.pick_ints(searched, code);
+            for (codes, x) in codes.iter_mut().zip(x.as_chunks::<4>().0) {
+                let mut words = [0; LANES];
+                for (k, &x) in x.iter().enumerate() {
+                    lanes_only();
+                    let mut code = (x / scale).nearest().clamp(-half, half - 1).plus(half);
+                    if any_gone {
+                        let searched = fits.map_or(Ints::from_byte(k, *codes), |fits| fits[j].code(x, half));
+                        code = gone.pick_ints(searched, code);
+                    }
+                    words = code.into_byte(k, words);
                 }
-                *codes = code.to_bytes();
+                *codes = words;
             }
         }
     }

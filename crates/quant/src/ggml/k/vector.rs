@@ -169,11 +169,6 @@ impl Ints {
     }
 
     #[inline(always)]
-    pub fn from_bytes(bytes: [u8; LANES]) -> Self {
-        Self(each_lane!(n => i32::from(bytes[n])))
-    }
-
-    #[inline(always)]
     pub fn ne(self, other: Self) -> Mask {
         Mask(each_lane!(n => u32::from(self.0[n] != other.0[n]).wrapping_neg()))
     }
@@ -183,10 +178,16 @@ impl Ints {
         Lanes(each_lane!(n => self.0[n] as f32))
     }
 
-    /// The lowest byte of each lane.
+    /// The lanes with their lowest byte as byte `k` of `words`, which has zeros there.
     #[inline(always)]
-    pub fn to_bytes(self) -> [u8; LANES] {
-        each_lane!(n => self.0[n] as u8)
+    pub fn into_byte(self, k: usize, words: [u32; LANES]) -> [u32; LANES] {
+        each_lane!(n => words[n] | (self.0[n] as u32) << (8 * k as u32))
+    }
+
+    /// Byte `k` of each word.
+    #[inline(always)]
+    pub fn from_byte(k: usize, words: [u32; LANES]) -> Self {
+        Self(each_lane!(n => (words[n] >> (8 * k as u32) & 255) as i32))
     }
 }
 
