@@ -23,7 +23,7 @@ MODELS = {
     "mistral": (t.MistralConfig, t.MistralForCausalLM, dict(tie_word_embeddings=False, sliding_window=None)),
     "qwen2": (t.Qwen2Config, t.Qwen2ForCausalLM, dict(tie_word_embeddings=False)),
     "qwen3": (t.Qwen3Config, t.Qwen3ForCausalLM, dict(head_dim=64, tie_word_embeddings=True)),
-    "qwen3moe": (t.Qwen3MoeConfig, t.Qwen3MoeForCausalLM, EXPERTS | dict(num_experts=4, moe_intermediate_size=256)),
+    "qwen3moe": (t.Qwen3MoeConfig, t.Qwen3MoeForCausalLM, EXPERTS | dict(num_experts=4, moe_intermediate_size=256, norm_topk_prob=True)),
     "mixtral": (t.MixtralConfig, t.MixtralForCausalLM, EXPERTS | dict(num_local_experts=4, sliding_window=None)),
     "phi3": (t.Phi3Config, t.Phi3ForCausalLM, dict(tie_word_embeddings=False)),
     "gemma2": (t.Gemma2Config, t.Gemma2ForCausalLM, dict(head_dim=64, query_pre_attn_scalar=64, sliding_window=64)),

@@ -52,7 +52,9 @@ impl Context {
     /// Checks the global flags and listens for Ctrl-C.
     pub fn new(globals: Globals) -> Result<Context> {
         if let Some(device) = globals.device.as_deref().filter(|d| *d != "cpu") {
-            return Err(Error::usage(format!("device {device:?} is not supported by this build")).help("use --device cpu"));
+            return Err(
+                Error::usage(format!("device {device:?} is not supported by this build")).help("use --device cpu")
+            );
         }
         if globals.threads == Some(0) {
             return Err(Error::usage("--threads must be at least 1"));
@@ -75,7 +77,11 @@ impl Context {
     }
 
     /// Prints a result: as JSON if asked for, else as `text` writes it.
-    pub fn print<T: Serialize>(&self, result: &T, text: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    pub fn print<T: Serialize>(
+        &self,
+        result: &T,
+        text: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+    ) -> Result<()> {
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
         let written = if self.globals.json {
             serde_json::to_writer(&mut out, result).map_err(std::io::Error::from).and_then(|()| writeln!(out))

@@ -10,7 +10,10 @@ pub fn parse(text: &str) -> Result<u64, String> {
     let powers = ["", "k", "m", "g", "t"];
     let base = if unit.ends_with('b') && !unit.ends_with("ib") { 1000f64 } else { 1024f64 };
     let letter = unit.trim_end_matches('b').trim_end_matches('i');
-    let power = powers.iter().position(|p| *p == letter).ok_or_else(|| format!("{unit:?} is not a unit: use KiB, MiB, GiB, KB, MB, GB"))?;
+    let power = powers
+        .iter()
+        .position(|p| *p == letter)
+        .ok_or_else(|| format!("{unit:?} is not a unit: use KiB, MiB, GiB, KB, MB, GB"))?;
     Ok((number * base.powi(power as i32)) as u64)
 }
 
@@ -23,7 +26,13 @@ pub fn show(bytes: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    let decimals = if unit == 0 || value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    let decimals = if unit == 0 || value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{value:.decimals$} {}", units[unit])
 }
 

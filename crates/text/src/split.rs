@@ -81,7 +81,7 @@ impl Expression {
 pub(crate) struct Steps(Vec<Step>);
 
 enum Step {
-    Split { regex: Expression, invert: bool, behavior: SplitDelimiterBehavior },
+    Split { regex: Box<Expression>, invert: bool, behavior: SplitDelimiterBehavior },
     Library(Box<PreTokenizerWrapper>),
 }
 
@@ -105,7 +105,7 @@ impl Step {
             None => fancy_regex::escape(text(pattern, "String", "pre_tokenizer.pattern")?).into_owned(),
         };
         Ok(Step::Split {
-            regex: Expression::new(&source)?,
+            regex: Box::new(Expression::new(&source)?),
             invert: component["invert"].as_bool().unwrap_or(false),
             behavior: SplitDelimiterBehavior::deserialize(&component["behavior"]).map_err(refuse)?,
         })

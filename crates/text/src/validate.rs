@@ -310,7 +310,7 @@ fn character_map_growth(part: &Value, place: &str) -> Result<u64, Error> {
 pub(crate) fn character_map_texts(blob: &[u8]) -> Option<&[u8]> {
     let (size, rest) = blob.split_first_chunk::<4>()?;
     let size = u32::from_le_bytes(*size) as usize;
-    if size % 4 == 0 && size >= 4 { rest.get(size..).filter(|texts| texts.last() == Some(&0)) } else { None }
+    if size.is_multiple_of(4) && size >= 4 { rest.get(size..).filter(|texts| texts.last() == Some(&0)) } else { None }
 }
 
 fn pre_tokenizer(component: &Value) -> Result<(), Error> {

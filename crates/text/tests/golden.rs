@@ -1,4 +1,5 @@
 //! Every kind of tokenizer against the ids that the `tokenizers` library and sentencepiece gave (see golden/make.py).
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! Chat templates: what transformers' Jinja would write, and what a hostile template gets.
+#![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 

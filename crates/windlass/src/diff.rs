@@ -86,7 +86,8 @@ fn views(model: &Model, by_architecture: bool) -> Result<BTreeMap<String, View>>
         }
     }
     for (index, entry) in source.tensors().iter().enumerate().filter(|(i, _)| !used.contains(i)) {
-        let (rows, columns) = if entry.shape().len() > 1 { (entry.rows(), entry.columns()) } else { (entry.columns(), 1) };
+        let (rows, columns) =
+            if entry.shape().len() > 1 { (entry.rows(), entry.columns()) } else { (entry.columns(), 1) };
         let view = View { entry: index, first: 0, rows, columns, order: Order::Plain, shift: 0.0 };
         views.insert(entry.name().into(), view);
     }

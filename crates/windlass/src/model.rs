@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 use windlass_catalog::{Architecture, Convention, Hyper};
-use windlass_formats::{Source, files, resolve_model};
+use windlass_formats::{Source, container, files, resolve_model};
 use windlass_tensor::{DType, Limits};
 use windlass_text::Tokenizer;
 
@@ -34,7 +34,9 @@ impl Model {
         let path = resolve_model(path)?;
         let source = windlass_formats::open(&path, limits)?;
         let identity = match config_from {
-            Some(folder) => identify_config(&files::read_small(&folder.join("config.json"), limits.side_file_bytes)?),
+            Some(folder) => {
+                identify_config(&files::read_small(&folder.join("config.json"), limits.side_file_bytes)?, &source)
+            }
             None => identify(&source, limits)?,
         };
         Ok(Model { source, identity })
@@ -64,7 +66,7 @@ fn identify(source: &Source, limits: &Limits) -> Result<std::result::Result<Iden
         };
     }
     match source.side_file("config.json", limits)? {
-        Some(bytes) => Ok(identify_config(&bytes)),
+        Some(bytes) => Ok(identify_config(&bytes, source)),
         None => Ok(Err("there is no config.json beside the weights, so the architecture is not known".into())),
     }
 }
@@ -87,8 +89,10 @@ fn identify_gguf(source: &Source, architecture: &'static Architecture, hyper: Hy
     Ok(Identity { architecture, hyper })
 }
 
-fn identify_config(bytes: &[u8]) -> std::result::Result<Identity, String> {
+fn identify_config(bytes: &[u8], source: &Source) -> std::result::Result<Identity, String> {
     let config: Json = serde_json::from_slice(bytes).map_err(|e| format!("config.json: {e}"))?;
     let (architecture, hyper) = windlass_catalog::from_hf_config(&config).map_err(|e| e.to_string())?;
+    let convention = container(source.container()).map_or(Convention::Hf, |c| c.convention());
+    let hyper = architecture.settle(hyper, convention, |name| source.tensor(name).is_some());
     Ok(Identity { architecture, hyper })
 }

@@ -61,7 +61,12 @@ pub fn schemes() -> Vec<SchemeRow> {
             }
             .into(),
             error_ceiling: scheme.error_ceiling(),
-            containers: containers().iter().map(|c| *c as &dyn Container).filter(|c| holds(c)).map(|c| c.name()).collect(),
+            containers: containers()
+                .iter()
+                .map(|c| *c as &dyn Container)
+                .filter(|c| holds(c))
+                .map(|c| c.name())
+                .collect(),
         }
     };
     windlass_quant::schemes().into_iter().map(row).collect()

@@ -104,15 +104,17 @@ fn half_to_even_bf16(value: f32) -> f32 {
 fn exact_repacking_goes_both_ways() {
     let bench = Bench::new();
     bench.convert_with("model", "q.gguf", pure("q4_0")).unwrap();
-    let report = bench.convert("q.gguf", "mlx", None).unwrap_err();
-    assert_eq!(report.code, Code::Usage, "a folder of safetensors has no packed tensors: {report}");
+    let decoded = bench.convert("q.gguf", "hf", None).unwrap();
+    assert_eq!(decoded.schemes.keys().collect::<Vec<_>>(), ["bf16"], "Hugging Face folders hold no packed tensors");
     let options = Options { to: Some("mlx".into()), ..Options::default() };
     let report = bench.convert_with("q.gguf", "mlx", options).unwrap();
     assert!(report.repacked > 40 && report.requantized == 0, "{report:?}");
     let (gguf, mlx) = (bench.open("q.gguf"), bench.open("mlx"));
     let name = "model.layers.0.self_attn.v_proj.weight";
     let (a, b) = (values(&gguf, "blk.0.attn_v.weight"), values(&mlx, name));
-    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-3 * a.abs().max(1e-4)));
+    // The grids are equal; MLX then rounds each product and sum to half precision.
+    let largest = a.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 2e-3 * largest));
 }
 
 fn pure(scheme: &str) -> Options {

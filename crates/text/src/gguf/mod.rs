@@ -51,8 +51,3 @@ pub(crate) fn byte_of(piece: &str) -> Option<u8> {
     let plain = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit());
     plain.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
 }
-
-/// Whether GPT-2's printable alphabet for bytes has this character.
-pub(crate) fn is_byte_character(c: char) -> bool {
-    matches!(c, '!'..='~' | '¡'..='¬' | '®'..='ÿ' | 'Ā'..='Ń')
-}

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use windlass_tensor::{Array, Limits, Metadata, Value};
 
-use super::{SPECIAL, byte_of, is_byte_character, key, pre};
+use super::{SPECIAL, byte_of, key, pre};
 use crate::Error;
 use crate::error::bound;
 use crate::validate::TOKEN_BYTES;
@@ -60,7 +60,7 @@ impl<'a> Vocabulary<'a> {
         let pre = if model == Model::Bytes { Some(pre_tokenizer(metadata)?) } else { None };
         let tokens = tokens(metadata, model, limits)?;
         let types = types(metadata, tokens.len())?;
-        check_spelling(model, &tokens, &types)?;
+        check_bytes(&tokens, &types)?;
         let flag = |key, default| flag(metadata, key).map(|set| set.unwrap_or(default));
         let (add_bos, add_eos, prefix) = match model {
             Model::Bytes => (pre.is_some_and(|p| p.add_bos), false, false),
@@ -220,19 +220,11 @@ fn special(metadata: &Metadata, model: Model, count: usize) -> Result<[Option<u3
     Ok(ids)
 }
 
-fn check_spelling(model: Model, tokens: &[String], types: &[Type]) -> Result<(), Error> {
+fn check_bytes(tokens: &[String], types: &[Type]) -> Result<(), Error> {
     for (i, (token, kind)) in tokens.iter().zip(types).enumerate() {
         let place = || format!("{}[{i}]", key::TOKENS);
         if *kind == Type::Byte && byte_of(token).is_none() {
             return Err(Error::invalid(place(), format!("{token:?} stands for a byte and should look like <0x0A>")));
-        }
-        if model == Model::Bytes && *kind == Type::Normal {
-            if let Some(c) = token.chars().find(|c| !is_byte_character(*c)) {
-                return Err(Error::invalid(
-                    place(),
-                    format!("{token:?} has {c:?}, which is not in the alphabet of byte-level BPE"),
-                ));
-            }
         }
     }
     Ok(())

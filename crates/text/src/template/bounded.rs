@@ -298,10 +298,8 @@ fn evaluate(state: &State, operation: &'static str, values: Value) -> Result<Val
 
 fn add(meter: &Meter, state: &mut State, args: &[Value]) -> Result<Value, Error> {
     let (left, right) = (&args[0], &args[1]);
-    if let (Some(l), Some(r)) = (integer(left), integer(right)) {
-        if let Some(sum) = l.checked_add(r) {
-            return Ok(Value::from(sum));
-        }
+    if let Some(sum) = integer(left).zip(integer(right)).and_then(|(l, r)| l.checked_add(r)) {
+        return Ok(Value::from(sum));
     }
     meter.charge(&[left, right])?;
     let is_list = |v: &Value| v.kind() == ValueKind::Seq && v.downcast_object_ref::<Tuple>().is_none();

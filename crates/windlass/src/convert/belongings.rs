@@ -116,7 +116,9 @@ pub fn for_gguf(
     belongings.metadata.set("general.name", name_of(source));
     let hf = hf_files(&files);
     if hf.tokenizer_json.is_empty() {
-        belongings.warnings.push("there is no tokenizer.json, so the GGUF has no vocabulary: it cannot be run on text".into());
+        belongings
+            .warnings
+            .push("there is no tokenizer.json, so the GGUF has no vocabulary: it cannot be run on text".into());
     } else {
         let (keys, warnings) = windlass_text::to_gguf(&hf, vocabulary, architecture.gguf_name(), limits)
             .map_err(|e| Error::from(e).at(source.path()))?;
@@ -154,7 +156,13 @@ pub fn for_folder(source: &Source, identity: Option<&Identity>, to: Convention, 
 /// The `__metadata__` that a safetensors file had before it was converted to `source`, or has.
 fn original_header(source: &Source) -> Metadata {
     let carried = matches!(source.container(), "gguf" | "mlx");
-    let own = |key: &str| if carried { key.strip_prefix(HEADER).map(String::from) } else { (!key.starts_with("windlass.")).then(|| key.into()) };
+    let own = |key: &str| {
+        if carried {
+            key.strip_prefix(HEADER).map(String::from)
+        } else {
+            (!key.starts_with("windlass.")).then(|| key.into())
+        }
+    };
     source.metadata().iter().filter_map(|(key, value)| Some((own(key)?, value.clone()))).collect()
 }
 

@@ -60,7 +60,13 @@ pub struct Outcome {
 
 impl<'a> Blocks<'a> {
     /// Cuts every piece into blocks.
-    pub fn new(source: &'a Source, pieces: &'a [Piece], files: &'a [File], pool: &'a Pool, journal: &'a Journal) -> Self {
+    pub fn new(
+        source: &'a Source,
+        pieces: &'a [Piece],
+        files: &'a [File],
+        pool: &'a Pool,
+        journal: &'a Journal,
+    ) -> Self {
         let steps = cut(pieces);
         let errors = steps.iter().map(|_| [AtomicU64::new(0), AtomicU64::new(0)]).collect();
         let counters = || pieces.iter().map(|_| AtomicU64::new(0)).collect();
@@ -263,9 +269,11 @@ impl<'a> Blocks<'a> {
         let row = segment.source_row(step.first + at / columns.max(1));
         let bytes = row_bytes(entry.element(), rows_and_columns(entry.shape()).1).first().copied().unwrap_or(0);
         let name = piece.element.name();
-        let message = format!("{name} cannot hold the value {} in row {row}, column {}", values[at], at % columns.max(1));
+        let message =
+            format!("{name} cannot hold the value {} in row {row}, column {}", values[at], at % columns.max(1));
         let extent = entry.planes()[0];
-        let problem = Problem::new("not-finite", message).tensor(entry.name()).offset(extent.offset + (row * bytes) as u64);
+        let problem =
+            Problem::new("not-finite", message).tensor(entry.name()).offset(extent.offset + (row * bytes) as u64);
         let help = if values[at].is_finite() {
             "choose a type with a larger range, such as bf16"
         } else {

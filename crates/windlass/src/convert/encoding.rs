@@ -100,7 +100,8 @@ fn unpacked_or_repacked(
             .and_then(|name| scheme(name).ok())
             .map(|scheme| Packing { scheme, float: DType::F16 }.element())
             .filter(|e| container.can_hold(e));
-        return element.unwrap_or_else(|| originals.get(&output.name).or(dominant_narrow(dominant)).unwrap_or(DType::F16).into());
+        return element
+            .unwrap_or_else(|| originals.get(&output.name).or(dominant_narrow(dominant)).unwrap_or(DType::F16).into());
     }
     match (from, originals.get(&output.name)) {
         (Element::Plain(dtype), Some(original)) if dtype.is_float() && original.is_float() => original.into(),
@@ -117,7 +118,8 @@ fn check(container: ContainerRef, element: &Element, output: &Output) -> Result<
         return Ok(());
     }
     let mut can: Vec<&str> = DType::built_in().filter(|d| container.can_hold(&(*d).into())).map(|d| d.name()).collect();
-    let packed = |s: &windlass_quant::SchemeRef| container.can_hold(&Packing { scheme: *s, float: DType::F16 }.element());
+    let packed =
+        |s: &windlass_quant::SchemeRef| container.can_hold(&Packing { scheme: *s, float: DType::F16 }.element());
     can.extend(windlass_quant::schemes().iter().filter(|s| packed(s)).map(|s| s.name()));
     let message = format!("{} cannot hold {} (tensor {:?})", container.name(), element.name(), output.name);
     Err(Error::usage(message).tensor(&output.name).help(format!("it can hold: {}", can.join(", ").to_lowercase())))
@@ -135,7 +137,9 @@ fn model_facts(identity: Option<&Identity>, outputs: &[Output], has_imatrix: boo
     let layers = outputs.iter().filter_map(|o| o.layer).max().map_or(0, |l| l + 1);
     let tied = !outputs.iter().any(|o| o.gguf_name == "output.weight");
     match identity {
-        None => ModelFacts { architecture: String::new(), layers, experts: 0, heads: 1, kv_heads: 1, tied, has_imatrix },
+        None => {
+            ModelFacts { architecture: String::new(), layers, experts: 0, heads: 1, kv_heads: 1, tied, has_imatrix }
+        }
         Some(Identity { architecture, hyper }) => ModelFacts {
             architecture: architecture.gguf_name().into(),
             layers: hyper.layers(),

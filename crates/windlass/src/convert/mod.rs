@@ -154,7 +154,11 @@ impl Conversion {
         let imatrix = options.imatrix.as_deref().map(|path| read_imatrix(path, &options.limits)).transpose()?;
         let (elements, file_type) = elements(&model, &outputs, container, &options, imatrix.is_some())?;
         let belongings = belongings(&model, &outputs, container, target, file_type, &options.limits)?;
-        let tensor = |(o, e): (&Output, &Element)| TargetTensor { name: o.name.clone(), element: e.clone(), shape: o.shape.clone() };
+        let tensor = |(o, e): (&Output, &Element)| TargetTensor {
+            name: o.name.clone(),
+            element: e.clone(),
+            shape: o.shape.clone(),
+        };
         let layout = container.layout(&windlass_formats::Target {
             tensors: outputs.iter().zip(&elements).map(tensor).collect(),
             metadata: belongings.metadata,
@@ -178,9 +182,10 @@ impl Conversion {
             bytes_read: self.model.source.bytes(),
             bytes_written: Partial::bytes(&self.layout),
             peak_memory_bytes: block * self.threads as u64 + system::peak_memory().unwrap_or(0),
-            disk_free_bytes: self.target.parent().and_then(|p| {
-                system::free_space(if p.as_os_str().is_empty() { Path::new(".") } else { p })
-            }),
+            disk_free_bytes: self
+                .target
+                .parent()
+                .and_then(|p| system::free_space(if p.as_os_str().is_empty() { Path::new(".") } else { p })),
             schemes: self.schemes(),
             device: "cpu",
             threads: self.threads,
@@ -222,7 +227,9 @@ impl Conversion {
         match worst {
             Some((name, error)) if error > ceiling => {
                 let message = format!("tensor {name:?} has a relative error of {error:.5}, more than {ceiling}");
-                Err(Error::new(Code::Gate, message).tensor(name).help("choose a scheme with more bits, or an importance matrix"))
+                Err(Error::new(Code::Gate, message)
+                    .tensor(name)
+                    .help("choose a scheme with more bits, or an importance matrix"))
             }
             _ => Ok(()),
         }
@@ -302,7 +309,9 @@ fn outputs(model: &Model, to: ContainerRef) -> Result<Vec<Output>> {
         Ok(identity) => names::map_names(&model.source, identity, from, to),
         Err(_) if from != Convention::Gguf && to != Convention::Gguf => Ok(names::keep_names(&model.source)),
         // A bag of tensors without a configuration keeps its names; a model of unknown architecture is refused.
-        Err(_) if model.source.side_files().is_empty() && from != Convention::Gguf => Ok(names::keep_names(&model.source)),
+        Err(_) if model.source.side_files().is_empty() && from != Convention::Gguf => {
+            Ok(names::keep_names(&model.source))
+        }
         Err(_) => model.identity().map(|_| Vec::new()),
     }
 }

@@ -185,7 +185,8 @@ fn refuse_left_over(
             let (name, shape) = (entry.name().to_string(), entry.shape().to_vec());
             outputs.push(Output { gguf_name: name.clone(), name, layer: None, shape, content });
         } else if !identity.architecture.ignorable(from, entry.name()) {
-            let message = format!("is not a tensor of {}, so it has no name in the target", identity.architecture.name());
+            let message =
+                format!("is not a tensor of {}, so it has no name in the target", identity.architecture.name());
             return Err(Error::refused(source.path(), Problem::new("unknown-tensor", message).tensor(entry.name())));
         }
     }

@@ -63,7 +63,8 @@ impl Partial {
         if folder {
             std::fs::create_dir_all(&partial).map_err(|e| Error::io(&partial, e))?;
         }
-        let mut this = Partial { target: target.into(), partial, folder: layout.folder, parts: Vec::new(), files: Vec::new() };
+        let mut this =
+            Partial { target: target.into(), partial, folder: layout.folder, parts: Vec::new(), files: Vec::new() };
         for part in &layout.parts {
             let (name, path) = match (folder, layout.folder) {
                 (false, _) => (target.to_path_buf(), this.partial.clone()),

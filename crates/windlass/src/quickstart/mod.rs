@@ -63,7 +63,13 @@ pub fn quickstart(folder: &Path, watch: &Watch, show: &dyn Fn(&Step)) -> Result<
     make(&original)?;
     let made = Model::open(&original.to_string_lossy(), &Limits::default())?;
     let seconds = start.elapsed().as_secs_f64();
-    add(Step { name: "make a small Qwen3 model".into(), seconds, ok: true, bytes: Some(made.source.bytes()), ..Step::default() });
+    add(Step {
+        name: "make a small Qwen3 model".into(),
+        seconds,
+        ok: true,
+        bytes: Some(made.source.bytes()),
+        ..Step::default()
+    });
     add(check(&original)?);
     let jobs = [
         ("quantize to GGUF", original.clone(), path("tiny-q4_k_m.gguf"), Some("q4_k_m")),
@@ -139,6 +145,7 @@ fn same_files(a: &Path, b: &Path) -> Result<Step> {
         all += 1;
         equal += usize::from(read(a.join(&name))? == read(b.join(&name))?);
     }
-    let (name, command) = (format!("{equal} of {all} files are equal to the byte"), format!("cmp {} {}", a.display(), b.display()));
+    let (name, command) =
+        (format!("{equal} of {all} files are equal to the byte"), format!("cmp {} {}", a.display(), b.display()));
     Ok(Step { name, command, seconds: start.elapsed().as_secs_f64(), ok: equal == all, ..Step::default() })
 }
