@@ -25,9 +25,11 @@ MODELS = {
     "qwen3": (t.Qwen3Config, t.Qwen3ForCausalLM, dict(head_dim=64, tie_word_embeddings=True)),
     "qwen3moe": (t.Qwen3MoeConfig, t.Qwen3MoeForCausalLM, EXPERTS | dict(num_experts=4, moe_intermediate_size=256, norm_topk_prob=True)),
     "mixtral": (t.MixtralConfig, t.MixtralForCausalLM, EXPERTS | dict(num_local_experts=4, sliding_window=None)),
-    "phi3": (t.Phi3Config, t.Phi3ForCausalLM, dict(tie_word_embeddings=False)),
+    # llama.cpp expects tokens of the real vocabulary in a model whose name has "phi3".
+    "fused": (t.Phi3Config, t.Phi3ForCausalLM, dict(tie_word_embeddings=False)),
     "gemma2": (t.Gemma2Config, t.Gemma2ForCausalLM, dict(head_dim=64, query_pre_attn_scalar=64, sliding_window=64)),
-    "gemma3": (t.Gemma3TextConfig, t.Gemma3ForCausalLM, dict(head_dim=64, query_pre_attn_scalar=64, sliding_window=64)),
+    "gemma3": (t.Gemma3TextConfig, t.Gemma3ForCausalLM,
+               dict(head_dim=64, query_pre_attn_scalar=64, sliding_window=64, num_hidden_layers=7)),
 }
 
 
