@@ -94,3 +94,29 @@ fn transpose<'a>(block: impl Fn(usize) -> Option<&'a [f32; SUPER]>, lanes: &mut 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ggml::k::{q2::Q2, q3::Q3, q4::Q4, q5::Q5, q6::Q6};
+
+    fn odd_blocks<C: Coder>(blocks: &[[f32; SUPER]; LANES], weights: Option<&[f32; SUPER]>) -> usize {
+        let odd = encode_batch::<C>(blocks, |_| weights, &mut Default::default());
+        (0..LANES).filter(|n| odd.lane(*n)).count()
+    }
+
+    /// A vector encoder that leaves its work to the plain one would pass every test of bytes.
+    #[test]
+    fn ordinary_values_are_coded_in_lanes() {
+        let value = |n: usize, i: usize| ((n * SUPER + i) as f32 * 1.7).sin() * (1.0 + (i / 16) as f32) * 0.01;
+        let blocks = std::array::from_fn(|n| std::array::from_fn(|i| value(n, i)));
+        let ones = [1.0; SUPER];
+        for weights in [None, Some(&ones)] {
+            assert_eq!(odd_blocks::<Q2>(&blocks, weights), 0);
+            assert_eq!(odd_blocks::<Q3>(&blocks, weights), 0);
+            assert_eq!(odd_blocks::<Q4>(&blocks, weights), 0);
+            assert_eq!(odd_blocks::<Q5>(&blocks, weights), 0);
+            assert_eq!(odd_blocks::<Q6>(&blocks, weights), 0);
+        }
+    }
+}
