@@ -47,7 +47,7 @@ fn rows(kind: u8, count: usize, seed: u64) -> Vec<f32> {
     let mut scale = 1.0;
     let value = |i: usize| {
         let normal = random.normal();
-        if i % 16 == 0 {
+        if i.is_multiple_of(16) {
             scale = (60.0 * random.next() - 40.0).exp();
         }
         match kind {

@@ -319,7 +319,8 @@ fn search_symmetric(x: &[Lanes; 16], weights: &[Lanes; 16], half: i32) -> Symmet
     }
     let mut chosen = Lanes::all(-half as f32) / max;
     let (sum_lx, sum_l2) = symmetric_sums(x, weights, &weighted, chosen, half);
-    let finite = (sum_lx - sum_lx + (sum_l2 - sum_l2)).eq(Lanes::ZERO);
+    let infinity = Lanes::all(f32::INFINITY);
+    let finite = sum_lx.abs().lt(infinity) & sum_l2.abs().lt(infinity);
     let mut scale = sum_l2.eq(Lanes::ZERO).pick(Lanes::ZERO, sum_lx / sum_l2);
     let mut best = scale * sum_lx;
     for n in -9..=9 {

@@ -77,8 +77,8 @@ impl Coder for Q3 {
 fn pack_scales(scales: &[i8; 16]) -> [u8; 12] {
     let code = |j: usize| (scales[j] + 32) as u8;
     let mut bytes = [0; 12];
-    for j in 0..8 {
-        bytes[j] = code(j) & 15 | code(j + 8) << 4;
+    for (j, byte) in bytes.iter_mut().enumerate().take(8) {
+        *byte = code(j) & 15 | code(j + 8) << 4;
     }
     for j in 0..16 {
         bytes[8 + j % 4] |= code(j) >> 4 << (j / 4 * 2);

@@ -54,7 +54,7 @@ pub(super) fn q3(x: &[f32; SUPER], importance: Option<&[f32; SUPER]>) -> Symmetr
         let inverse = -32.0 / largest;
         if largest != 0.0 {
             for (code, scale) in scale_codes.iter_mut().zip(scales) {
-                *code = (i32::from(nearest(inverse * scale) as i8).min(31).max(-32) + 32) as u8;
+                *code = (i32::from(nearest(inverse * scale) as i8).clamp(-32, 31) + 32) as u8;
             }
             1.0 / inverse
         } else {
