@@ -1,4 +1,5 @@
 //! MLX folders as mlx_lm writes them, and NumPy archives: what is read, and what is written back.
+#![allow(clippy::unwrap_used, reason = "a test program")]
 
 #[path = "support/model.rs"]
 mod model;

@@ -1,4 +1,5 @@
 //! Hostile MLX folders: each is refused with a message that says why.
+#![allow(clippy::unwrap_used, reason = "a test program")]
 
 #[path = "support/hostile.rs"]
 #[allow(dead_code, reason = "shared with other test programs")]

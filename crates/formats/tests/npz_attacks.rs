@@ -1,4 +1,5 @@
 //! Hostile NumPy arrays and archives: each is refused with a message that says why.
+#![allow(clippy::unwrap_used, reason = "a test program")]
 
 #[path = "support/hostile.rs"]
 mod hostile;

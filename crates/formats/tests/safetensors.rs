@@ -1,4 +1,5 @@
 //! SafeTensors files and folders as their own libraries write them: what is read, and what is written back.
+#![allow(clippy::unwrap_used, reason = "a test program")]
 
 #[path = "support/model.rs"]
 mod model;
@@ -8,6 +9,7 @@ use std::path::Path;
 
 use model::{fnv, golden, planes, target, write};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 use serde_json::Value;
 use windlass_formats::{Error, Source, Target, TargetTensor, container, detect, open, safetensors::parse};
 use windlass_quant::{Packing, scheme};
@@ -242,10 +244,18 @@ fn files() -> impl Strategy<Value = Vec<u8>> {
         let header = format!("{{{metadata}{members}}}{space}");
         let mut file = (header.len() as u64).to_le_bytes().to_vec();
         file.extend(header.bytes());
-        // The slip past the end is what `wild` of the last may leave.
         file.resize((file.len() as i64 + end.clamp(0, 4096) + if tensors.len() == 3 { tail } else { 0 }) as usize, 0);
         file
     })
+}
+
+/// Otherwise agreement with the library would say little.
+#[test]
+fn about_as_many_of_the_files_are_right_as_wrong() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let file = |_| files().new_tree(&mut runner).unwrap().current();
+    let right = (0..1000).map(file).filter(|file| parse(file, &Limits::default()).is_ok()).count();
+    assert!((200..800).contains(&right), "{right} of 1000 are right");
 }
 
 proptest! {

@@ -154,8 +154,8 @@ impl<'a> Arrays<'a> {
 fn matrix_shape(weight: &Raw, setting: &Setting) -> Result<Vec<usize>, Problem> {
     let words = weight.shape.last().copied().filter(|_| weight.shape.len() >= 2).unwrap_or(0);
     let bits = words.checked_mul(32);
-    let columns = bits.filter(|b| *b > 0 && *b as u64 % setting.bits == 0).map(|b| b as u64 / setting.bits);
-    let columns = columns.filter(|c| c % setting.group == 0).and_then(|c| usize::try_from(c).ok());
+    let columns = bits.filter(|b| *b > 0 && (*b as u64).is_multiple_of(setting.bits)).map(|b| b as u64 / setting.bits);
+    let columns = columns.filter(|c| c.is_multiple_of(setting.group)).and_then(|c| usize::try_from(c).ok());
     let columns = columns.ok_or_else(|| {
         let (bits, group) = (setting.bits, setting.group);
         let message = format!("rows of {words} words are not whole groups of {group} values of {bits} bits");

@@ -260,7 +260,7 @@ fn widen(extra: &[u8], small: &[u32], central: bool) -> Option<Vec<u64>> {
             return None;
         }
     }
-    let both = !central && small.iter().any(|s| *s == u32::MAX);
+    let both = !central && small.contains(&u32::MAX);
     let value = |s: &u32| match *s {
         u32::MAX => wide.as_mut()?.u64().ok(),
         _ if both => None,
