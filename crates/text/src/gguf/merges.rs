@@ -44,24 +44,30 @@ pub(crate) fn from_scores<'a>(
     Ok(merges.into_iter().map(|(_, left, right)| (left, right)).collect())
 }
 
-/// Scores that order pieces as `merges` do: minus the place at which a piece is first put together. Pieces that no merge makes, such as
-/// single characters, come after all others.
+/// Scores that order pieces as `merges` do, best first from zero down. Pieces whose merges are mixed with each other get the same score:
+/// they had it before. Pieces that no merge makes, such as single characters, come after all others.
 pub(crate) fn to_scores(tokens: &[String], merges: &[(String, String)]) -> Vec<f32> {
-    let mut rank: HashMap<String, usize> = HashMap::with_capacity(merges.len());
-    for (left, right) in merges {
-        let next = rank.len();
-        rank.entry(format!("{left}{right}")).or_insert(next);
+    let unions: Vec<String> = merges.iter().map(|(left, right)| format!("{left}{right}")).collect();
+    let last: HashMap<&str, usize> = unions.iter().enumerate().map(|(i, union)| (union.as_str(), i)).collect();
+    let mut rank: HashMap<&str, usize> = HashMap::with_capacity(last.len());
+    let (mut group, mut end) = (0, 0);
+    for (i, union) in unions.iter().enumerate() {
+        if i > end {
+            group += 1;
+        }
+        end = end.max(last[union.as_str()]);
+        rank.insert(union, group);
     }
-    let mut rest = rank.len();
-    let mut scores = Vec::with_capacity(tokens.len());
-    for token in tokens {
-        let place = rank.get(token).or_else(|| rank.get(&token.replace(' ', SPACE))).copied().unwrap_or_else(|| {
+    let mut rest = group;
+    let score = |token: &String| {
+        let found = rank.get(token.as_str()).or_else(|| rank.get(token.replace(' ', SPACE).as_str()));
+        let place = found.copied().unwrap_or_else(|| {
             rest += 1;
-            rest - 1
+            rest
         });
-        scores.push(-(place as f32));
-    }
-    scores
+        -(place as f32)
+    };
+    tokens.iter().map(score).collect()
 }
 
 #[cfg(test)]
@@ -77,6 +83,22 @@ mod tests {
         let scores = to_scores(&tokens, &owned);
         assert_eq!(scores, [-3.0, -4.0, -1.0, -0.0, -2.0]);
         assert_eq!(from_scores(&tokens, &[Type::Normal; 5], &scores).unwrap(), merges);
+    }
+
+    #[test]
+    fn pieces_of_one_score_keep_one_score() {
+        // Llama 2 gives all its runs of blanks the same score, which mixes their merges by length.
+        let tokens: Vec<String> = ["_", "x", "__", "___", "____", "x_"].map(String::from).to_vec();
+        let merges = from_scores(&tokens, &[Type::Normal; 6], &[0.0, 0.0, -1e9, -1e9, -1e9, -3.0]).unwrap();
+        assert_eq!(
+            merges,
+            [("x", "_"), ("___", "_"), ("__", "__"), ("__", "_"), ("_", "___"), ("_", "__"), ("_", "_")]
+        );
+        let owned: Vec<_> = merges.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
+        let scores = to_scores(&tokens, &owned);
+        // "__" is made last and by one merge only, so it can have a score of its own.
+        assert_eq!(scores, [-3.0, -4.0, -2.0, -1.0, -1.0, -0.0]);
+        assert_eq!(from_scores(&tokens, &[Type::Normal; 6], &scores).unwrap(), merges);
     }
 
     #[test]

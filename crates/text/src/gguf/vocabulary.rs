@@ -98,9 +98,13 @@ impl<'a> Vocabulary<'a> {
         SPECIAL.iter().position(|(n, _)| *n == name).and_then(|at| self.special[at])
     }
 
-    /// Whether token `i` only fills up a row of the embedding.
+    /// Whether token `i` only fills up a row of the embedding: `[PAD7]` and the like, numbered from the start or from the first of them.
     pub(crate) fn is_filler(&self, i: usize) -> bool {
-        self.types[i] == Type::Unused && self.tokens[i].trim_start_matches(super::SPACE) == format!("[PAD{i}]")
+        let number = self.tokens[i]
+            .trim_start_matches(super::SPACE)
+            .strip_prefix("[PAD")
+            .and_then(|rest| rest.strip_suffix(']'));
+        self.types[i] == Type::Unused && number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
     }
 }
 

@@ -131,7 +131,11 @@ impl Writer {
         let mut pre = Some("default");
         match kind {
             "gpt2" => pre = Some(self.pre_tokenizer()),
-            "gemma4" => pre = None,
+            "gemma4" => {
+                pre = None;
+                // Merges decide; the scores are there because readers want the key.
+                self.table.scores.fill(-1_000.0);
+            }
             "llama" => {
                 self.sentencepiece_structure();
                 self.scores(&mut merges)?;
@@ -167,7 +171,7 @@ impl Writer {
                 ));
                 continue;
             }
-            let special = token["special"] == true || looks_special(content);
+            let special = token["special"] == true || (kind != "gemma4" && looks_special(content));
             // Byte and unknown pieces keep their type: sentencepiece readers need it.
             if !matches!(self.table.types[id], Type::Byte | Type::Unknown) {
                 self.table.types[id] = if special { Type::Control } else { Type::UserDefined };
