@@ -1,4 +1,5 @@
 //! Hostile files: each is refused with a message that says why, and none is a panic.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "support/attacks.rs"]
 mod attacks;

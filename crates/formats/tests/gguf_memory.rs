@@ -1,5 +1,6 @@
 //! Whatever a file says, reading its header takes memory in proportion to its length. The allocator counts, so this
 //! program has one test only.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "support/gguf.rs"]
 #[allow(dead_code, reason = "shared with other test programs")]

@@ -1,4 +1,5 @@
 //! Files that gguf-py wrote, and hand-built ones of the older versions, read and verified.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "support/gguf.rs"]
 #[allow(dead_code, reason = "shared with other test programs")]

@@ -58,6 +58,7 @@ macro_rules! number {
     ($($type:ty),*) => {$(
         impl Number for $type {
             const SIZE: usize = size_of::<$type>();
+            #[inline]
             fn from_le(bytes: &[u8]) -> Self {
                 let mut array = [0; size_of::<$type>()];
                 array.copy_from_slice(bytes);
@@ -90,10 +91,16 @@ impl<'a> Reader<'a> {
     }
 
     /// Makes sure that `count` items of at least `size` bytes each can still come.
+    #[inline]
     pub fn expect(&self, count: u64, size: u64, what: &str) -> Result<(), Error> {
         if count.checked_mul(size).is_some_and(|bytes| bytes <= self.remaining()) {
             return Ok(());
         }
+        Err(self.short(count, size, what))
+    }
+
+    #[cold]
+    fn short(&self, count: u64, size: u64, what: &str) -> Error {
         let problem = if self.length > self.limits.header_bytes {
             let message =
                 format!("{count} {what} do not fit in a header of {} bytes, the limit", self.limits.header_bytes);
@@ -106,10 +113,11 @@ impl<'a> Reader<'a> {
             );
             Problem::new("truncated", message).help("download the file again, or compare its checksum")
         };
-        Err(self.refuse(problem.offset(self.position())))
+        self.refuse(problem.offset(self.position()))
     }
 
     /// The next `count` bytes, and moves behind them.
+    #[inline]
     pub fn take(&mut self, count: usize) -> Result<&[u8], Error> {
         if self.chunk.len() - self.at < count {
             self.fill(count)?;
@@ -120,6 +128,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Makes the chunk begin at the cursor and have at least `count` bytes.
+    #[cold]
     fn fill(&mut self, count: usize) -> Result<(), Error> {
         self.expect(count as u64, 1, "bytes")?;
         let size = self.remaining().min(CHUNK.max(count as u64)) as usize;
@@ -138,6 +147,7 @@ impl<'a> Reader<'a> {
     }
 
     /// One number.
+    #[inline]
     pub fn number<T: Number>(&mut self) -> Result<T, Error> {
         Ok(T::from_le(self.take(T::SIZE)?))
     }
@@ -155,6 +165,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A length or count in the width of this version.
+    #[inline]
     pub fn count(&mut self) -> Result<u64, Error> {
         if self.narrow { Ok(u64::from(self.number::<u32>()?)) } else { self.number() }
     }
