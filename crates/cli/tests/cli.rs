@@ -1,4 +1,5 @@
 //! The contract that scripts rely on: JSON keys, exit codes, what goes to which stream.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -152,4 +153,57 @@ fn a_configuration_file_gives_defaults_below_the_command_line() {
     let output = windlass(here, &["convert", "model", "c.gguf"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("\"shceme\""));
+}
+
+/// A file with one tensor of zeros, as a hole: large enough to be interrupted in the middle.
+#[cfg(unix)]
+fn large(path: &Path, megabytes: u64) {
+    use std::io::Write;
+    let (rows, bytes) = (megabytes * 512, megabytes << 20);
+    let header = format!(r#"{{"large":{{"dtype":"BF16","shape":[{rows},1024],"data_offsets":[0,{bytes}]}}}}"#);
+    let mut file = std::fs::File::create(path).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    file.set_len(8 + header.len() as u64 + bytes).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_leaves_no_target_and_resume_gives_the_same_bytes() {
+    for signal in ["-TERM", "-INT", "-KILL"] {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path();
+        large(&here.join("in.safetensors"), 256);
+        let arguments = ["convert", "in.safetensors", "out.gguf", "--scheme", "q4_k_s", "--threads", "1"];
+        let mut child = Command::new(env!("CARGO_BIN_EXE_windlass")).current_dir(here).args(arguments).spawn().unwrap();
+        let journal = here.join("out.gguf.partial.journal");
+        while std::fs::metadata(&journal).map_or(0, |m| m.len()) < 500 {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it could be interrupted");
+            std::thread::yield_now();
+        }
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), if signal == "-KILL" { None } else { Some(1) });
+        assert!(!here.join("out.gguf").exists() && here.join("out.gguf.partial").exists());
+        json(here, &[&arguments[..], &["--resume"]].concat());
+        json(here, &["convert", "in.safetensors", "whole.gguf", "--scheme", "q4_k_s"]);
+        assert!(std::fs::read(here.join("out.gguf")).unwrap() == std::fs::read(here.join("whole.gguf")).unwrap());
+        assert!(!here.join("out.gguf.partial").exists() && !journal.exists());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_size_limit_stands_for_a_full_disk_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    large(&here.join("in.safetensors"), 8);
+    let windlass = env!("CARGO_BIN_EXE_windlass");
+    let script = format!("trap '' XFSZ; ulimit -f 64; exec {windlass} convert in.safetensors out.gguf --scheme q8_0");
+    let output = Command::new("sh").current_dir(here).args(["-c", &script]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("out.gguf"), "{text}");
+    let left: Vec<_> = std::fs::read_dir(here).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["in.safetensors"]);
 }

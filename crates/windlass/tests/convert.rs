@@ -1,4 +1,5 @@
 //! Conversions of a small model made on the spot: there and back, kill and resume, bad input.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -277,4 +278,110 @@ fn gguf_vectors_are_f32_and_tied_embeddings_are_written_once() {
     let norm = model.source.tensor("blk.0.attn_norm.weight").unwrap();
     assert_eq!(norm.element(), &Element::Plain(windlass::tensor::DType::F32));
     assert_eq!(model.source.tensor("token_embd.weight").unwrap().element().name(), "q6_k");
+}
+
+/// A GGUF as other tools make them: without our keys.
+fn make_foreign(bench: &Bench, scheme: &str) {
+    bench.convert("model", "ours.gguf", Some(scheme)).unwrap();
+    let ours = bench.open("ours.gguf");
+    let keep = ours.source.metadata().iter().filter(|(k, _)| !k.starts_with("windlass."));
+    let mut metadata: windlass::tensor::Metadata = keep.map(|(k, v)| (k.to_string(), v.clone())).collect();
+    metadata.set("general.license", "mit");
+    let tensors = ours.source.tensors();
+    let target = windlass::formats::Target {
+        tensors: tensors
+            .iter()
+            .map(|e| windlass::formats::TargetTensor {
+                name: e.name().into(),
+                element: e.element().clone(),
+                shape: e.shape().to_vec(),
+            })
+            .collect(),
+        metadata,
+        files: Vec::new(),
+        part_size: None,
+    };
+    let layout = windlass::formats::container("gguf").unwrap().layout(&target).unwrap();
+    windlass::convert::write_layout(&bench.path("foreign.gguf"), &layout, |i| {
+        let mut bytes = vec![0; tensors[i].bytes() as usize];
+        ours.source.read(&tensors[i], 0, 0, &mut bytes)?;
+        Ok(bytes)
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_gguf_from_elsewhere_gets_its_float_type_configuration_and_tokenizer_back() {
+    let bench = Bench::new();
+    make_foreign(&bench, "bf16");
+    bench.convert("foreign.gguf", "hf", None).unwrap();
+    let restored = bench.open("hf");
+    let original = bench.open("model");
+    for entry in original.source.tensors() {
+        let back = restored.source.tensor(entry.name()).unwrap();
+        assert_eq!(back.element(), entry.element(), "{}", entry.name());
+        assert_eq!(values(&restored, entry.name()), values(&original, entry.name()));
+    }
+    let text = "Der Anker hält, 锚 ⚓ <|im_end|>";
+    let tokens = |m: &Model| m.tokenizer(&Limits::default()).unwrap().encode(text, false).unwrap();
+    assert_eq!(tokens(&restored), tokens(&original));
+    let report = bench.convert("hf", "again.gguf", None).unwrap();
+    assert_eq!(report.requantized, 0);
+    let again = bench.open("again.gguf");
+    assert_eq!(again.source.metadata().get("general.license").and_then(|v| v.as_str()), Some("mit"));
+}
+
+#[test]
+fn a_user_adds_a_container_without_touching_the_crates() {
+    use windlass::formats::{
+        Container, Error, Extent, Layout, LayoutPart, Probe, Problem, Source, SourceBuilder, Target,
+    };
+    struct Raw;
+    impl Container for Raw {
+        fn name(&self) -> &'static str {
+            "raw"
+        }
+        fn description(&self) -> &'static str {
+            "the words RAW! and f32 values"
+        }
+        fn convention(&self) -> windlass::catalog::Convention {
+            windlass::catalog::Convention::Hf
+        }
+        fn detect(&self, probe: &Probe) -> bool {
+            probe.head.starts_with(b"RAW!")
+        }
+        fn open(&self, path: &Path, limits: &Limits) -> Result<Source, Error> {
+            let mut builder = SourceBuilder::new("raw", "1", path, limits);
+            let part = builder.part(path, std::sync::Arc::new(windlass::formats::files::open(path)?))?;
+            let length = builder.part_length(part) - 4;
+            let extent = Extent { part, offset: 4, length };
+            builder.tensor(
+                "all".into(),
+                windlass::tensor::DType::F32.into(),
+                vec![length as usize / 4],
+                vec![extent],
+            )?;
+            Ok(builder.build())
+        }
+        fn verify(&self, _: &Source, _: &Limits) -> Result<Vec<Problem>, Error> {
+            Ok(Vec::new())
+        }
+        fn can_hold(&self, element: &Element) -> bool {
+            *element == Element::Plain(windlass::tensor::DType::F32)
+        }
+        fn layout(&self, target: &Target) -> Result<Layout, Error> {
+            let length = target.tensors[0].shape[0] as u64 * 4;
+            let parts = vec![LayoutPart { name: String::new(), head: b"RAW!".to_vec(), length: length + 4 }];
+            let tensors = vec![vec![Extent { part: 0, offset: 4, length }]];
+            Ok(Layout { folder: false, parts, tensors, files: Vec::new() })
+        }
+    }
+    windlass::formats::register(Box::new(Raw));
+    let bench = Bench::new();
+    let bytes: Vec<u8> = b"RAW!".iter().copied().chain(1.5f32.to_le_bytes()).chain(2.5f32.to_le_bytes()).collect();
+    std::fs::write(bench.path("in.raw"), &bytes).unwrap();
+    bench.convert("in.raw", "mid.safetensors", None).unwrap();
+    assert_eq!(values(&bench.open("mid.safetensors"), "all"), [1.5, 2.5]);
+    bench.convert_with("mid.safetensors", "out.raw", Options { to: Some("raw".into()), ..Options::default() }).unwrap();
+    assert_eq!(std::fs::read(bench.path("out.raw")).unwrap(), bytes);
 }

@@ -1,4 +1,5 @@
 //! Peak memory does not grow with the model: alone in its process, so that the system's figure is this test's own.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{Seek, SeekFrom, Write};
 use std::sync::atomic::AtomicBool;

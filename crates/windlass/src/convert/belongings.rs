@@ -11,6 +11,7 @@ use windlass_formats::Source;
 use windlass_tensor::{Array, DType, Element, Limits, Metadata, Value};
 use windlass_text::HfFiles;
 
+use super::foreign;
 use super::names::{Content, Output};
 use crate::{Error, Result, model::Identity};
 
@@ -19,6 +20,7 @@ const HEADER: &str = "windlass.header.";
 const DTYPE: &str = "windlass.dtype";
 const EXCEPTIONS: &str = "windlass.dtype.exceptions";
 const VERSION: &str = "windlass.version";
+const KEY: &str = "windlass.gguf.";
 
 /// Side files and metadata of a target.
 #[derive(Debug, Default)]
@@ -69,6 +71,11 @@ impl Originals {
             Some((name.to_string(), DType::from_name(dtype)?))
         };
         Originals { default, exceptions: list.unwrap_or_default().iter().filter_map(pair).collect() }
+    }
+
+    /// Whether anything was recorded.
+    pub fn known(&self) -> bool {
+        self.default.is_some()
     }
 
     /// The type of the tensor that is called `name` in the target, if it was recorded.
@@ -125,6 +132,11 @@ pub fn for_gguf(
         belongings.warnings.extend(warnings);
         keys.iter().for_each(|(key, value)| belongings.metadata.set(key, value.clone()));
     }
+    for (key, value) in source.metadata().iter() {
+        if let Some((key, value)) = key.strip_prefix(KEY).zip(value.as_str().and_then(foreign::read)) {
+            belongings.metadata.set(key, value);
+        }
+    }
     record(source, outputs, &files, &mut belongings);
     Ok(belongings)
 }
@@ -136,7 +148,11 @@ pub fn for_folder(source: &Source, identity: Option<&Identity>, to: Convention, 
     if source.container() == "gguf" && !files.contains_key("config.json") {
         files.extend(files_from_gguf(source, identity, limits, &mut belongings.warnings)?);
     }
-    let header = original_header(source);
+    let mut header = original_header(source);
+    if source.container() == "gguf" && source.metadata().get(VERSION).is_none() {
+        let keys = source.metadata().iter().filter(|(key, _)| !key.starts_with("tokenizer."));
+        keys.filter_map(|(k, v)| Some((k, foreign::write(v)?))).for_each(|(k, v)| header.set(format!("{KEY}{k}"), v));
+    }
     if to == Convention::Mlx {
         belongings.metadata.set("format", "mlx");
         header.iter().for_each(|(key, value)| belongings.metadata.set(format!("{HEADER}{key}"), value.clone()));
@@ -218,7 +234,8 @@ fn record(source: &Source, outputs: &[Output], files: &BTreeMap<String, Vec<u8>>
             keys.set(EXCEPTIONS, Array::String(exceptions));
         }
     }
-    for (key, value) in source.metadata().iter().filter(|(k, _)| !k.starts_with(FILE)) {
+    let own = |key: &str| key.starts_with(FILE) || key.starts_with(KEY);
+    for (key, value) in source.metadata().iter().filter(|(k, _)| !own(k)) {
         keys.set(format!("{HEADER}{key}"), value.clone());
     }
     for (name, bytes) in files {

@@ -264,7 +264,7 @@ impl<'a> Blocks<'a> {
         if measure::largest_magnitude(values) <= largest {
             return Ok(());
         }
-        let at = values.iter().position(|v| !(v.abs() <= largest)).unwrap_or(0);
+        let at = values.iter().position(|v| v.is_nan() || v.abs() > largest).unwrap_or(0);
         let (_, columns) = rows_and_columns(&piece.output.shape);
         let row = segment.source_row(step.first + at / columns.max(1));
         let bytes = row_bytes(entry.element(), rows_and_columns(entry.shape()).1).first().copied().unwrap_or(0);

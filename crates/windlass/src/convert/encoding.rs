@@ -3,7 +3,7 @@
 use windlass_catalog::Convention;
 use windlass_formats::{ContainerRef, Source};
 use windlass_quant::recipe::{ModelFacts, Recipe, Target, TensorFacts};
-use windlass_quant::{Packing, scheme};
+use windlass_quant::{Packing, float, scheme};
 use windlass_tensor::{DType, Element};
 
 use super::belongings::{Originals, dominant_float};
@@ -45,11 +45,15 @@ pub fn by_source(source: &Source, outputs: &[Output], container: ContainerRef) -
     let dominant = dominant_float(source);
     let choose = |output: &Output| {
         let from = source_element(source, output);
+        let narrow = || narrowest(source, output, dominant);
         let element = match container.convention() {
             Convention::Gguf if source.container() != "gguf" => for_gguf(&from, output),
             Convention::Gguf => from,
             _ if container.can_hold(&from) && source.container() != "gguf" => from,
-            _ => unpacked_or_repacked(&from, output, container, &originals, dominant),
+            _ => match unpacked_or_repacked(&from, output, container, &originals, dominant) {
+                element if element == DType::F32.into() && !originals.known() => narrow()?.into(),
+                element => element,
+            },
         };
         check(container, &element, output).map(|()| element)
     };
@@ -107,6 +111,30 @@ fn unpacked_or_repacked(
         (Element::Plain(dtype), Some(original)) if dtype.is_float() && original.is_float() => original.into(),
         _ => from.clone(),
     }
+}
+
+/// The type that most of a model has, if an F32 tensor of it loses nothing by it: GGUF keeps vectors in F32 whatever
+/// they were. Matrices are taken at their word.
+fn narrowest(source: &Source, output: &Output, dominant: Option<DType>) -> Result<DType> {
+    let (Some(dtype), Content::Rows(segments)) = (dominant_narrow(dominant), &output.content) else {
+        return Ok(DType::F32);
+    };
+    let shifted = segments.iter().any(|s| s.shift != 0.0);
+    let [segment] = segments.as_slice() else { return Ok(DType::F32) };
+    let entry = &source.tensors()[segment.entry];
+    if output.shape.len() != 1 || shifted || entry.element().dtype() != Some(DType::F32) {
+        return Ok(DType::F32);
+    }
+    let mut bytes = vec![0; entry.bytes() as usize];
+    source.read(entry, 0, 0, &mut bytes)?;
+    let mut values = vec![0.0; entry.columns()];
+    float::to_f32(DType::F32, &bytes, &mut values)?;
+    let mut narrow = vec![0; values.len() * dtype.size()];
+    float::from_f32(dtype, &values, &mut narrow)?;
+    let mut back = vec![0.0; values.len()];
+    float::to_f32(dtype, &narrow, &mut back)?;
+    let same = values.iter().zip(&back).all(|(a, b)| a.to_bits() == b.to_bits());
+    Ok(if same { dtype } else { DType::F32 })
 }
 
 fn dominant_narrow(dominant: Option<DType>) -> Option<DType> {

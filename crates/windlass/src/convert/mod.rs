@@ -6,6 +6,7 @@
 mod belongings;
 mod blocks;
 mod encoding;
+mod foreign;
 mod journal;
 mod names;
 mod output;
@@ -199,11 +200,12 @@ impl Conversion {
         let journal_path = Partial::journal_path(&self.target);
         let steps = Blocks::count(&self.pieces);
         let journal = Journal::open(&journal_path, &self.target, &self.fingerprint(), steps, self.options.resume)?;
-        let partial = Partial::create(&self.target, &self.layout, journal.steps_done() > 0)?;
+        let partial =
+            Partial::create(&self.target, &self.layout, journal.steps_done() > 0).inspect_err(|_| journal.remove())?;
         let pool = Pool::new(self.options.memory_limit);
         let blocks = Blocks::new(&self.model.source, &self.pieces, &partial.files, &pool, &journal);
         let options = pipeline::Options { threads: self.threads, stop: watch.stop, progress: watch.progress, ahead: 8 };
-        let result = pipeline::run(&blocks, &options).map_err(Error::from).and_then(|_| self.gate(&blocks));
+        let result = pipeline::run(&blocks, &options).and_then(|_| self.gate(&blocks));
         let outcomes = blocks.outcomes();
         match result {
             Ok(()) => {

@@ -59,6 +59,10 @@ impl Partial {
         if !keep {
             remove(&partial);
         }
+        Partial::create_files(target, layout, partial.clone()).inspect_err(|_| remove(&partial))
+    }
+
+    fn create_files(target: &Path, layout: &Layout, partial: PathBuf) -> Result<Partial> {
         let folder = layout.folder || layout.parts.len() != 1;
         if folder {
             std::fs::create_dir_all(&partial).map_err(|e| Error::io(&partial, e))?;
