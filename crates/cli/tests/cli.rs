@@ -207,3 +207,37 @@ fn a_file_size_limit_stands_for_a_full_disk_and_leaves_nothing() {
     let left: Vec<_> = std::fs::read_dir(here).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["in.safetensors"]);
 }
+
+fn page(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name)).unwrap()
+}
+
+#[test]
+fn every_command_of_the_guide_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let guide = page("convert.md");
+    let blocks = guide.split("```sh\n").skip(1).filter_map(|block| block.split("```").next());
+    let commands: Vec<&str> = blocks.flat_map(str::lines).collect();
+    assert!(commands.len() > 10);
+    for command in commands {
+        let arguments = command.strip_prefix("windlass ").unwrap();
+        // The only quotes of the guide surround a prompt at the end.
+        let (words, quoted) = arguments.split_once('"').unwrap_or((arguments, ""));
+        let mut arguments: Vec<&str> = words.split_whitespace().collect();
+        arguments.extend(quoted.strip_suffix('"'));
+        let output = windlass(folder.path(), &arguments);
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn the_reference_names_everything_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let reference = page("reference.md");
+    for registry in ["schemes", "formats", "architectures"] {
+        for row in json(folder.path(), &[registry]).as_array().unwrap() {
+            let name = row["name"].as_str().unwrap();
+            assert!(reference.contains(&format!("| `{name}` |")), "{registry}: {name} is not in docs/reference.md");
+        }
+    }
+}
