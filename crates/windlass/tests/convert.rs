@@ -385,3 +385,43 @@ fn a_user_adds_a_container_without_touching_the_crates() {
     bench.convert_with("mid.safetensors", "out.raw", Options { to: Some("raw".into()), ..Options::default() }).unwrap();
     assert_eq!(std::fs::read(bench.path("out.raw")).unwrap(), bytes);
 }
+
+/// Gemma's norms gain one on the way to GGUF; a gain below the last place of one must come back all the same.
+#[test]
+fn gains_too_small_to_be_added_to_one_come_back() {
+    use windlass::formats::{Target, TargetTensor, container};
+    let bench = Bench::new();
+    let config = serde_json::json!({
+        "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "hidden_size": 64, "intermediate_size": 64,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "vocab_size": 8,
+        "query_pre_attn_scalar": 32, "sliding_window": 16, "rms_norm_eps": 1e-6, "max_position_embeddings": 32,
+    });
+    let (architecture, hyper) = windlass::catalog::from_hf_config(&config).unwrap();
+    let pieces = architecture.pieces(&hyper).unwrap();
+    let places = pieces.iter().filter(|p| p.required).map(|p| p.places(windlass::catalog::Convention::Hf)[0].clone());
+    let tensor = |p: windlass::catalog::Place| TargetTensor {
+        name: p.tensor,
+        element: windlass::tensor::DType::BF16.into(),
+        shape: p.shape,
+    };
+    let target = Target {
+        tensors: places.map(tensor).collect(),
+        files: vec![("config.json".into(), config.to_string().into_bytes())],
+        ..Target::default()
+    };
+    let layout = container("safetensors").unwrap().layout(&target).unwrap();
+    let values = |i: usize| {
+        let count: usize = target.tensors[i].shape.iter().product();
+        // 1.99 x 2^-26: far below the last place of one.
+        (0..count).flat_map(|n| if n % 3 == 0 { [0xff, 0x32] } else { [0x80, 0x3e] }).collect()
+    };
+    windlass::convert::write_layout(&bench.path("gemma"), &layout, |i| Ok(values(i))).unwrap();
+    bench.convert("gemma", "g.gguf", None).unwrap();
+    assert_eq!(values_of_norm(&bench.open("g.gguf")), [1.0, 1.25, 1.25]);
+    bench.convert("g.gguf", "back", None).unwrap();
+    assert_eq!(files(&bench.path("gemma")), files(&bench.path("back")));
+}
+
+fn values_of_norm(gguf: &Model) -> Vec<f32> {
+    values(gguf, "output_norm.weight")[..3].to_vec()
+}

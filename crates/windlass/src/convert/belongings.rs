@@ -123,6 +123,8 @@ pub fn for_gguf(
     belongings.metadata.set("general.name", name_of(source));
     let hf = hf_files(&files);
     if hf.tokenizer_json.is_empty() {
+        let rows = u32::try_from(vocabulary).unwrap_or(u32::MAX);
+        belongings.metadata.set(format!("{}.vocab_size", architecture.gguf_name()), rows);
         belongings
             .warnings
             .push("there is no tokenizer.json, so the GGUF has no vocabulary: it cannot be run on text".into());
@@ -138,6 +140,7 @@ pub fn for_gguf(
         }
     }
     record(source, outputs, &files, &mut belongings);
+    super::shifted::keep(source, outputs)?.into_iter().for_each(|(key, value)| belongings.metadata.set(key, value));
     Ok(belongings)
 }
 

@@ -119,8 +119,11 @@ impl<'a> Blocks<'a> {
         let piece = &self.pieces[step.piece];
         match &piece.output.content {
             Content::Values(values) => {
-                let bytes = le_bytes(&values[step.first..step.first + step.rows]);
-                self.write(piece, step, 0, &bytes)
+                let mut out = self.output_buffers(piece, step)?;
+                let mut slices: Vec<&mut [u8]> = out.iter_mut().map(|b| &mut **b).collect();
+                let values = &values[step.first..step.first + step.rows];
+                encode(&piece.element, DType::F32, values, 1, None, &mut slices)?;
+                self.write(piece, step, 0, &out[0])
             }
             Content::Rows(segments) => {
                 let end = step.first + step.rows;
@@ -419,8 +422,4 @@ fn largest_value(element: &Element) -> Option<f32> {
         Element::Plain(_) => None,
         Element::Packed(_) => Some(f32::MAX),
     }
-}
-
-fn le_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }

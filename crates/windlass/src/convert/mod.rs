@@ -10,6 +10,7 @@ mod foreign;
 mod journal;
 mod names;
 mod output;
+mod shifted;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -308,7 +309,13 @@ fn outputs(model: &Model, to: ContainerRef) -> Result<Vec<Output>> {
     let to = to.convention();
     match &model.identity {
         _ if from == to => Ok(names::keep_names(&model.source)),
-        Ok(identity) => names::map_names(&model.source, identity, from, to),
+        Ok(identity) => {
+            let mut outputs = names::map_names(&model.source, identity, from, to)?;
+            if from == Convention::Gguf {
+                shifted::restore(&model.source, &mut outputs)?;
+            }
+            Ok(outputs)
+        }
         Err(_) if from != Convention::Gguf && to != Convention::Gguf => Ok(names::keep_names(&model.source)),
         // A bag of tensors without a configuration keeps its names; a model of unknown architecture is refused.
         Err(_) if model.source.side_files().is_empty() && from != Convention::Gguf => {
