@@ -65,6 +65,9 @@ fn convert_plans_converts_and_refuses() {
     let plan = json(folder.path(), &["convert", "model", "m.gguf", "--scheme", "q4_k_m", "--dry-run"]);
     keys(&plan, &["bytes_read", "bytes_written", "peak_memory_bytes"]);
     assert!(!folder.path().join("m.gguf").exists());
+    let answer = json(folder.path(), &["plan", "convert", "model", "m.gguf", "--scheme", "q4_k_m"]);
+    keys(&answer, &["memory", "bytes_read", "bytes_written", "fits"]);
+    assert_eq!((&answer["bytes_written"], &answer["fits"]), (&plan["bytes_written"], &Value::Bool(true)));
     let report = json(folder.path(), &["convert", "model", "m.gguf", "--scheme", "q4_k_m"]);
     keys(&report, &["input", "output", "tensors", "bytes_in", "bytes_out", "seconds", "sync_seconds"]);
     keys(&report, &["peak_memory_bytes", "repacked", "requantized", "max_relative_error"]);

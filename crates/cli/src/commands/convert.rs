@@ -49,7 +49,8 @@ pub struct Convert {
 }
 
 impl Convert {
-    pub fn run(self, context: &Context) -> Result<()> {
+    /// Plans the conversion.
+    pub fn prepare(self, context: &Context) -> Result<Conversion> {
         let options = Options {
             to: self.to,
             scheme: self.scheme,
@@ -65,9 +66,14 @@ impl Convert {
             threads: context.threads(),
             limits: context.limits.clone(),
         };
-        let conversion = Conversion::plan(&self.source, &self.target, options)?;
+        Conversion::plan(&self.source, &self.target, options)
+    }
+
+    pub fn run(self, context: &Context) -> Result<()> {
+        let dry_run = self.dry_run;
+        let conversion = self.prepare(context)?;
         let plan = conversion.describe();
-        if self.dry_run {
+        if dry_run {
             return context.print(&plan, |out| describe(out, &plan));
         }
         plan.warnings.iter().for_each(|warning| context.say(&format!("warning: {warning}")));
@@ -79,7 +85,8 @@ impl Convert {
     }
 }
 
-fn describe(out: &mut dyn std::io::Write, p: &Plan) -> std::io::Result<()> {
+/// Prints a plan for people.
+pub fn describe(out: &mut dyn std::io::Write, p: &Plan) -> std::io::Result<()> {
     writeln!(out, "from     {}", p.input.display())?;
     writeln!(out, "to       {} ({})", p.output.display(), p.container)?;
     writeln!(out, "reads    {}", size::show(p.bytes_read))?;

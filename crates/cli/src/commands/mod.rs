@@ -30,6 +30,7 @@ commands! {
     inspect Inspect;
     verify Verify;
     convert Convert;
+    plan Plan;
     diff Diff;
     schemes Schemes;
     formats Formats;
