@@ -1,5 +1,6 @@
 //! What every command shares: global flags, progress, the way results and errors are printed.
 
+use clap::builder::FalseyValueParser;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,13 +18,13 @@ use crate::size;
 #[derive(Args, Clone, Debug)]
 pub struct Globals {
     /// Print one JSON document on standard output, and nothing else there
-    #[arg(long, global = true, env = "WINDLASS_JSON", help_heading = "Global")]
+    #[arg(long, global = true, env = "WINDLASS_JSON", value_parser = FalseyValueParser::new(), help_heading = "Global")]
     pub json: bool,
     /// No progress
-    #[arg(short, long, global = true, env = "WINDLASS_QUIET", help_heading = "Global")]
+    #[arg(short, long, global = true, env = "WINDLASS_QUIET", value_parser = FalseyValueParser::new(), help_heading = "Global")]
     pub quiet: bool,
     /// Say more on standard error
-    #[arg(short, long, global = true, env = "WINDLASS_VERBOSE", help_heading = "Global")]
+    #[arg(short, long, global = true, env = "WINDLASS_VERBOSE", value_parser = FalseyValueParser::new(), help_heading = "Global")]
     pub verbose: bool,
     /// How many threads compute [default: all processors]
     #[arg(long, global = true, env = "WINDLASS_THREADS", value_name = "N", help_heading = "Global")]
@@ -45,7 +46,9 @@ pub struct Context {
     pub globals: Globals,
     pub limits: Limits,
     /// Set by Ctrl-C and SIGTERM.
-    pub stop: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+    /// Whether the command looks at `stop`; one that does not is ended at once.
+    heeds: Arc<AtomicBool>,
 }
 
 impl Context {
@@ -60,15 +63,22 @@ impl Context {
             return Err(Error::usage("--threads must be at least 1"));
         }
         let stop = Arc::new(AtomicBool::new(false));
-        let flag = stop.clone();
+        let heeds = Arc::new(AtomicBool::new(false));
+        let (flag, waits) = (stop.clone(), heeds.clone());
         let handler = move || {
             // The second time, the user does not want to wait.
-            if flag.swap(true, Ordering::Relaxed) {
+            if flag.swap(true, Ordering::Relaxed) || !waits.load(Ordering::Relaxed) {
                 std::process::exit(130);
             }
         };
         ctrlc::set_handler(handler).map_err(|e| Error::new(windlass::Code::Failed, e.to_string()))?;
-        Ok(Context { globals, limits: Limits::default(), stop })
+        Ok(Context { globals, limits: Limits::default(), stop, heeds })
+    }
+
+    /// The flag that Ctrl-C sets, for a command that stops by itself when it is set.
+    pub fn heed_stop(&self) -> &AtomicBool {
+        self.heeds.store(true, Ordering::Relaxed);
+        &self.stop
     }
 
     /// Number of threads to use.

@@ -95,6 +95,27 @@ fn exit_codes_are_as_promised() {
 }
 
 #[test]
+fn flags_have_environment_variables() {
+    let folder = model();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
+    let output =
+        command.current_dir(folder.path()).env("WINDLASS_JSON", "1").args(["inspect", "model"]).output().unwrap();
+    assert!(serde_json::from_slice::<Value>(&output.stdout).is_ok(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn verify_reads_the_side_files_and_never_waits_for_memory() {
+    let folder = model();
+    let here = folder.path();
+    error(here, &["verify", "model", "--deep", "--memory-limit", "64KiB"], 4);
+    std::fs::write(here.join("model/tokenizer.json"), "{").unwrap();
+    let output = windlass(here, &["verify", "model", "--json"]);
+    assert_eq!(output.status.code(), Some(3));
+    let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(verdict["problems"][0]["code"], "bad-tokenizer");
+}
+
+#[test]
 fn errors_without_json_are_two_lines_on_standard_error() {
     let folder = model();
     std::fs::write(folder.path().join("m.gguf"), "mine").unwrap();

@@ -252,6 +252,12 @@ impl SourceBuilder {
         if shape.len() > limits.dimensions {
             return refuse("too-many-dimensions", format!("{} dimensions, at most {}", shape.len(), limits.dimensions));
         }
+        // A dimension of zero must not hide others that nothing could count through.
+        let size = shape.iter().try_fold(1u64, |n, d| n.checked_mul((*d).max(1) as u64));
+        let most = if shape.contains(&0) { 1 << 32 } else { limits.total_bytes };
+        if size.is_none_or(|n| n > most) {
+            return refuse("bad-shape", format!("shape {shape:?} is too large"));
+        }
         let expected = expected_bytes(element, shape).map_err(|message| Problem::new("bad-shape", message))?;
         if expected.len() != planes.len() {
             return refuse("bad-planes", format!("expected {} planes, found {}", expected.len(), planes.len()));

@@ -107,8 +107,8 @@ fn compare(name: &str, a: (&Source, &View), b: (&Source, &View), pool: &Pool) ->
     let (mut error, mut max, mut aa, mut bb, mut ab) = (0.0f64, 0.0f64, 0.0f64, 0.0f64, 0.0f64);
     for first in (0..rows).step_by(at_once) {
         let count = at_once.min(rows - first);
-        let mut x = pool.take("a block of the first model", count * columns * 4)?;
-        let mut y = pool.take("a block of the second model", count * columns * 4)?;
+        let mut x = pool.try_take("a block of the first model", count * columns * 4)?;
+        let mut y = pool.try_take("a block of the second model", count * columns * 4)?;
         read(a, first, count, x.as_f32_mut(), pool)?;
         read(b, first, count, y.as_f32_mut(), pool)?;
         for (x, y) in x.as_f32_mut().iter().zip(y.as_f32_mut().iter()) {
@@ -123,8 +123,8 @@ fn compare(name: &str, a: (&Source, &View), b: (&Source, &View), pool: &Pool) ->
     let count = (rows * columns).max(1) as f64;
     Ok(TensorDifference {
         name: name.into(),
-        max_abs: max,
-        rmse: (error / count).sqrt(),
+        max_abs: if error.is_nan() { f64::INFINITY } else { max },
+        rmse: if error.is_nan() { f64::INFINITY } else { (error / count).sqrt() },
         cosine: if aa > 0.0 && bb > 0.0 { ab / (aa * bb).sqrt() } else { f64::from(u8::from(aa == bb)) },
         sqnr_db: (error > 0.0 && aa > 0.0).then(|| 10.0 * (aa / error).log10()),
         identical: error == 0.0,
@@ -143,7 +143,7 @@ fn read((source, view): (&Source, &View), first: usize, count: usize, values: &m
     let entry = &source.tensors()[view.entry];
     let mut planes = Vec::new();
     for (plane, bytes) in row_bytes(entry.element(), view.columns).into_iter().enumerate() {
-        let mut buffer = pool.take("a block to compare", bytes * count)?;
+        let mut buffer = pool.try_take("a block to compare", bytes * count)?;
         source.read(entry, plane, ((view.first + first) * bytes) as u64, &mut buffer)?;
         planes.push(buffer);
     }
@@ -151,7 +151,7 @@ fn read((source, view): (&Source, &View), first: usize, count: usize, values: &m
     if view.order == Order::Plain {
         decode(entry.element(), &slices, view.columns, values)?;
     } else {
-        let mut stored = pool.take("rows to be reordered", values.len() * 4)?;
+        let mut stored = pool.try_take("rows to be reordered", values.len() * 4)?;
         let stored = stored.as_f32_mut();
         decode(entry.element(), &slices, view.columns, stored)?;
         for (row, out) in values.chunks_exact_mut(view.columns.max(1)).enumerate() {

@@ -76,8 +76,8 @@ fn identify_gguf(source: &Source, architecture: &'static Architecture, hyper: Hy
     let mut generated = Vec::new();
     for name in architecture.generated_names(Convention::Gguf) {
         let Some(entry) = source.tensor(name) else { continue };
-        let mut values = vec![0.0; entry.columns()];
-        if entry.shape().len() == 1 && entry.element().dtype() == Some(DType::F32) && values.len() < 1 << 16 {
+        if entry.shape().len() == 1 && entry.element().dtype() == Some(DType::F32) && entry.columns() < 1 << 16 {
+            let mut values = vec![0.0; entry.columns()];
             let mut bytes = vec![0; values.len() * 4];
             source.read(entry, 0, 0, &mut bytes)?;
             windlass_quant::float::to_f32(DType::F32, &bytes, &mut values)?;

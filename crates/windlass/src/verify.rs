@@ -48,6 +48,7 @@ pub fn verify(model: &Model, options: &Options) -> Result<Verdict> {
         None => Vec::new(),
     };
     problems.extend(missing(model)?);
+    problems.extend(side_files(model, &options.limits)?);
     let mut bytes_read = 0;
     if options.deep {
         let pool = Pool::new(options.memory_limit);
@@ -65,6 +66,22 @@ pub fn verify(model: &Model, options: &Options) -> Result<Verdict> {
 fn finding(problem: Problem) -> Finding {
     let Problem { code, message, tensor, offset, .. } = problem;
     Finding { code: code.into(), message, tensor, offset }
+}
+
+/// A configuration or a tokenizer that cannot be read.
+fn side_files(model: &Model, limits: &Limits) -> Result<Vec<Problem>> {
+    let mut problems = Vec::new();
+    let files = crate::convert::side_files(&model.source, limits)?;
+    if let Some(config) = files.get("config.json")
+        && let Err(error) = serde_json::from_slice::<serde_json::Value>(config)
+    {
+        problems.push(Problem::new("bad-config", format!("config.json: {error}")));
+    }
+    let has_tokenizer = files.contains_key("tokenizer.json");
+    if let (true, Err(error)) = (has_tokenizer, model.tokenizer(limits)) {
+        problems.push(Problem::new("bad-tokenizer", error.message));
+    }
+    Ok(problems)
 }
 
 /// Tensors that the architecture needs and the model lacks, or has in another shape.
@@ -108,17 +125,20 @@ fn check_data(source: &Source, entry: &Entry, pool: &Pool) -> Result<Option<Prob
         return Ok(None);
     }
     let (rows, columns) = (entry.rows(), entry.columns());
+    if entry.values() == 0 {
+        return Ok(None);
+    }
     let bytes = row_bytes(entry.element(), columns);
     let at_once = ((1 << 18) / columns.max(1)).clamp(1, rows.max(1));
     for first in (0..rows).step_by(at_once) {
         let count = at_once.min(rows - first);
         let mut planes = Vec::new();
         for (plane, bytes) in bytes.iter().enumerate() {
-            let mut buffer = pool.take("a block to verify", bytes * count)?;
+            let mut buffer = pool.try_take("a block to verify", bytes * count)?;
             source.read(entry, plane, (first * bytes) as u64, &mut buffer).map_err(Error::from)?;
             planes.push(buffer);
         }
-        let mut values = pool.take("a block of floats", count * columns * 4)?;
+        let mut values = pool.try_take("a block of floats", count * columns * 4)?;
         let values = values.as_f32_mut();
         let slices: Vec<&[u8]> = planes.iter().map(|p| &**p).collect();
         decode(entry.element(), &slices, columns, values)?;

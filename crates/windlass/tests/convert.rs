@@ -287,24 +287,23 @@ fn make_foreign(bench: &Bench, scheme: &str) {
     let keep = ours.source.metadata().iter().filter(|(k, _)| !k.starts_with("windlass."));
     let mut metadata: windlass::tensor::Metadata = keep.map(|(k, v)| (k.to_string(), v.clone())).collect();
     metadata.set("general.license", "mit");
-    let tensors = ours.source.tensors();
-    let target = windlass::formats::Target {
-        tensors: tensors
-            .iter()
-            .map(|e| windlass::formats::TargetTensor {
-                name: e.name().into(),
-                element: e.element().clone(),
-                shape: e.shape().to_vec(),
-            })
-            .collect(),
-        metadata,
-        files: Vec::new(),
-        part_size: None,
+    write_gguf(bench, &ours, metadata, "foreign.gguf");
+}
+
+/// The tensors of `model` with other keys.
+fn write_gguf(bench: &Bench, model: &Model, metadata: windlass::tensor::Metadata, name: &str) {
+    use windlass::formats::{Target, TargetTensor};
+    let entries = model.source.tensors();
+    let tensor = |e: &windlass::formats::Entry| TargetTensor {
+        name: e.name().into(),
+        element: e.element().clone(),
+        shape: e.shape().to_vec(),
     };
+    let target = Target { tensors: entries.iter().map(tensor).collect(), metadata, ..Target::default() };
     let layout = windlass::formats::container("gguf").unwrap().layout(&target).unwrap();
-    windlass::convert::write_layout(&bench.path("foreign.gguf"), &layout, |i| {
-        let mut bytes = vec![0; tensors[i].bytes() as usize];
-        ours.source.read(&tensors[i], 0, 0, &mut bytes)?;
+    windlass::convert::write_layout(&bench.path(name), &layout, |i| {
+        let mut bytes = vec![0; entries[i].bytes() as usize];
+        model.source.read(&entries[i], 0, 0, &mut bytes)?;
         Ok(bytes)
     })
     .unwrap();
@@ -384,6 +383,59 @@ fn a_user_adds_a_container_without_touching_the_crates() {
     assert_eq!(values(&bench.open("mid.safetensors"), "all"), [1.5, 2.5]);
     bench.convert_with("mid.safetensors", "out.raw", Options { to: Some("raw".into()), ..Options::default() }).unwrap();
     assert_eq!(std::fs::read(bench.path("out.raw")).unwrap(), bytes);
+}
+
+#[test]
+fn a_journal_without_its_bytes_is_not_believed() {
+    let bench = Bench::new();
+    bench.convert("model", "whole.gguf", Some("q8_0")).unwrap();
+    bench.convert("model", "cut.gguf", Some("q8_0")).unwrap();
+    // As if the unfinished target of an interrupted run had been removed, and its journal not.
+    let stop = AtomicBool::new(true);
+    let options = Options { scheme: Some("q8_0".into()), overwrite: true, ..Options::default() };
+    let plan =
+        Conversion::plan(&bench.path("model").to_string_lossy(), &bench.path("cut.gguf"), options.clone()).unwrap();
+    assert!(plan.run(&Watch { stop: &stop, progress: &|_, _| {} }).unwrap_err().resumable);
+    std::fs::remove_file(bench.path("cut.gguf.partial")).unwrap();
+    bench.convert_with("model", "cut.gguf", Options { resume: true, ..options }).unwrap();
+    assert!(std::fs::read(bench.path("whole.gguf")).unwrap() == std::fs::read(bench.path("cut.gguf")).unwrap());
+}
+
+#[test]
+fn a_folder_that_is_not_a_model_or_holds_the_source_is_never_replaced() {
+    let bench = Bench::new();
+    let overwrite = || Options { overwrite: true, ..Options::default() };
+    std::fs::create_dir(bench.path("mine")).unwrap();
+    std::fs::write(bench.path("mine/thesis.txt"), "years of work").unwrap();
+    assert!(bench.convert_with("model", "mine", overwrite()).unwrap_err().message.contains("does not hold a model"));
+    assert!(bench.convert_with("model", "model", overwrite()).unwrap_err().message.contains("holds the source"));
+    assert!(bench.path("mine/thesis.txt").exists() && bench.path("model/config.json").exists());
+}
+
+#[test]
+fn keys_of_a_file_cannot_replace_weights_or_leave_the_folder() {
+    let bench = Bench::new();
+    bench.convert("model", "m.gguf", None).unwrap();
+    let model = bench.open("m.gguf");
+    let mut metadata = model.source.metadata().clone();
+    for name in ["model.safetensors", "../evil.json", "evil.py", "model.safetensors.index.json"] {
+        metadata.set(format!("windlass.file.{name}"), "evil");
+    }
+    write_gguf(&bench, &model, metadata, "evil.gguf");
+    bench.convert("evil.gguf", "out", None).unwrap();
+    assert_eq!(files(&bench.path("model")), files(&bench.path("out")));
+    assert!(!bench.path("evil.json").exists());
+}
+
+#[test]
+fn what_a_float_cannot_hold_is_measured_too() {
+    let bench = Bench::new();
+    let tiny: Vec<u8> = (0..64).flat_map(|i| (i as f32 * 1e-9).to_le_bytes()).collect();
+    let header = r#"{"x":{"dtype":"F32","shape":[2,32],"data_offsets":[0,256]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &tiny].concat();
+    std::fs::write(bench.path("tiny.safetensors"), bytes).unwrap();
+    let options = Options { scheme: Some("f16".into()), max_error: Some(0.01), ..Options::default() };
+    assert_eq!(bench.convert_with("tiny.safetensors", "t.safetensors", options).unwrap_err().code, Code::Gate);
 }
 
 /// Gemma's norms gain one on the way to GGUF; a gain below the last place of one must come back all the same.

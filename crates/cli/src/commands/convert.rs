@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use clap::builder::FalseyValueParser;
 use windlass::convert::{Conversion, Options, Plan, Report, Watch};
 use windlass::Result;
 
@@ -20,7 +21,7 @@ pub struct Convert {
     #[arg(long, env = "WINDLASS_SCHEME", value_name = "S")]
     scheme: Option<String>,
     /// The same scheme for every matrix
-    #[arg(long, env = "WINDLASS_PURE", requires = "scheme")]
+    #[arg(long, env = "WINDLASS_PURE", value_parser = FalseyValueParser::new(), requires = "scheme")]
     pure: bool,
     /// A recipe of your own: rules from name patterns to schemes (TOML)
     #[arg(long, env = "WINDLASS_RECIPE", value_name = "FILE")]
@@ -38,13 +39,13 @@ pub struct Convert {
     #[arg(long, env = "WINDLASS_MAX_ERROR", value_name = "X")]
     max_error: Option<f64>,
     /// Go on where a killed run stopped
-    #[arg(long, env = "WINDLASS_RESUME")]
+    #[arg(long, env = "WINDLASS_RESUME", value_parser = FalseyValueParser::new())]
     resume: bool,
     /// Replace the target if it exists
-    #[arg(long, env = "WINDLASS_OVERWRITE")]
+    #[arg(long, env = "WINDLASS_OVERWRITE", value_parser = FalseyValueParser::new())]
     overwrite: bool,
     /// Print the plan and write nothing
-    #[arg(long, env = "WINDLASS_DRY_RUN")]
+    #[arg(long, env = "WINDLASS_DRY_RUN", value_parser = FalseyValueParser::new())]
     dry_run: bool,
 }
 
@@ -76,10 +77,16 @@ impl Convert {
         if dry_run {
             return context.print(&plan, |out| describe(out, &plan));
         }
+        if context.globals.verbose {
+            let mut text = Vec::new();
+            if describe(&mut text, &plan).is_ok() {
+                context.say(String::from_utf8_lossy(&text).trim_end());
+            }
+        }
         plan.warnings.iter().for_each(|warning| context.say(&format!("warning: {warning}")));
         let progress = context.progress("convert");
         let show = |done, total| progress.show(done, total);
-        let report = conversion.run(&Watch { stop: &context.stop, progress: &show })?;
+        let report = conversion.run(&Watch { stop: context.heed_stop(), progress: &show })?;
         drop(progress);
         context.print(&report, |out| tell(out, &report))
     }

@@ -1,4 +1,5 @@
 use serde::Serialize;
+use clap::builder::FalseyValueParser;
 use windlass::{Model, Result};
 
 use crate::context::Context;
@@ -12,7 +13,7 @@ pub struct Detokenize {
     #[arg(long, env = "WINDLASS_TOKENS", value_delimiter = ',', required = true)]
     tokens: Vec<u32>,
     /// Leave out special tokens
-    #[arg(long, env = "WINDLASS_SKIP_SPECIAL")]
+    #[arg(long, env = "WINDLASS_SKIP_SPECIAL", value_parser = FalseyValueParser::new())]
     skip_special: bool,
 }
 

@@ -1,5 +1,6 @@
 use std::io::Write;
 
+use clap::builder::FalseyValueParser;
 use windlass::inspect::{Description, inspect};
 use windlass::{Model, Result};
 
@@ -12,7 +13,7 @@ pub struct Inspect {
     /// A file, a folder, or hf:ORG/NAME
     model: String,
     /// List every tensor
-    #[arg(long, env = "WINDLASS_TENSORS")]
+    #[arg(long, env = "WINDLASS_TENSORS", value_parser = FalseyValueParser::new())]
     tensors: bool,
 }
 

@@ -17,7 +17,7 @@ pub struct Quickstart {
 
 impl Quickstart {
     pub fn run(self, context: &Context) -> Result<()> {
-        let watch = Watch { stop: &context.stop, progress: &|_, _| {} };
+        let watch = Watch { stop: context.heed_stop(), progress: &|_, _| {} };
         let quiet = context.globals.json || context.globals.quiet;
         let show = |step: &Step| {
             if !quiet {

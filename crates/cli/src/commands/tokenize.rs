@@ -1,5 +1,6 @@
 use std::io::Read;
 
+use clap::builder::FalseyValueParser;
 use serde::Serialize;
 use windlass::{Code, Error, Model, Result};
 
@@ -14,7 +15,7 @@ pub struct Tokenize {
     #[arg(short, long, env = "WINDLASS_PROMPT", value_name = "TEXT")]
     prompt: String,
     /// Leave out the tokens that begin and end a text
-    #[arg(long, env = "WINDLASS_NO_SPECIAL")]
+    #[arg(long, env = "WINDLASS_NO_SPECIAL", value_parser = FalseyValueParser::new())]
     no_special: bool,
 }
 

@@ -1,4 +1,5 @@
 use windlass::verify::{Options, verify};
+use clap::builder::FalseyValueParser;
 use windlass::{Code, Error, Model, Result};
 
 use crate::context::Context;
@@ -10,7 +11,7 @@ pub struct Verify {
     /// A file, a folder, or hf:ORG/NAME
     model: String,
     /// Read the data too: values and scales that are not finite
-    #[arg(long, env = "WINDLASS_DEEP")]
+    #[arg(long, env = "WINDLASS_DEEP", value_parser = FalseyValueParser::new())]
     deep: bool,
 }
 

@@ -12,6 +12,7 @@ mod header;
 mod index;
 pub(crate) mod write;
 
+pub use folder::is_side_file;
 pub use header::{Header, TensorInfo, parse};
 pub use index::{INDEX, Index};
 

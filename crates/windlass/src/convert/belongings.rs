@@ -40,7 +40,11 @@ pub fn side_files(source: &Source, limits: &Limits) -> Result<BTreeMap<String, V
         }
     }
     for (key, value) in source.metadata().iter() {
-        let Some(name) = key.strip_prefix(FILE).filter(|name| is_plain_name(name)) else { continue };
+        let Some(name) = key.strip_prefix(FILE).filter(|name| is_carried(name)) else { continue };
+        // What lies in the folder is newer than what travelled, but for the file that MLX had to change.
+        if files.contains_key(name) && (source.container() != "mlx" || name != "config.json") {
+            continue;
+        }
         match value {
             Value::String(text) => files.insert(name.into(), text.clone().into_bytes()),
             Value::Array(Array::U8(bytes)) => files.insert(name.into(), bytes.clone()),
@@ -51,8 +55,9 @@ pub fn side_files(source: &Source, limits: &Limits) -> Result<BTreeMap<String, V
 }
 
 /// A name from a file is only believed if it stays in the folder it is written to.
-fn is_plain_name(name: &str) -> bool {
-    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0', ':'])
+fn is_carried(name: &str) -> bool {
+    let plain = !name.starts_with('.') && !name.contains(['/', '\\', '\0', ':']);
+    plain && windlass_formats::safetensors::is_side_file(name) && !name.ends_with(".py")
 }
 
 /// Element types that tensors had before they came into this source, by name in Hugging Face's convention.
@@ -134,7 +139,7 @@ pub fn for_gguf(
         belongings.warnings.extend(warnings);
         keys.iter().for_each(|(key, value)| belongings.metadata.set(key, value.clone()));
     }
-    for (key, value) in source.metadata().iter() {
+    for (key, value) in original_header(source).iter() {
         if let Some((key, value)) = key.strip_prefix(KEY).zip(value.as_str().and_then(foreign::read)) {
             belongings.metadata.set(key, value);
         }
@@ -179,7 +184,7 @@ fn original_header(source: &Source) -> Metadata {
         if carried {
             key.strip_prefix(HEADER).map(String::from)
         } else {
-            (!key.starts_with("windlass.")).then(|| key.into())
+            (!key.starts_with("windlass.") || key.starts_with(KEY)).then(|| key.into())
         }
     };
     source.metadata().iter().filter_map(|(key, value)| Some((own(key)?, value.clone()))).collect()
@@ -238,7 +243,7 @@ fn record(source: &Source, outputs: &[Output], files: &BTreeMap<String, Vec<u8>>
         }
     }
     let own = |key: &str| key.starts_with(FILE) || key.starts_with(KEY);
-    for (key, value) in source.metadata().iter().filter(|(k, _)| !own(k)) {
+    for (key, value) in original_header(source).iter().filter(|(k, _)| !own(k)) {
         keys.set(format!("{HEADER}{key}"), value.clone());
     }
     for (name, bytes) in files {
@@ -276,7 +281,7 @@ fn hf_files(files: &BTreeMap<String, Vec<u8>>) -> HfFiles {
 
 fn name_of(source: &Source) -> String {
     let path = source.path().canonicalize().unwrap_or_else(|_| source.path().into());
-    path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default()
+    path.file_name().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn pretty(json: &serde_json::Value) -> Vec<u8> {

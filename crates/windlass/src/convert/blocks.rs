@@ -109,7 +109,11 @@ impl<'a> Blocks<'a> {
         let outcome = |(i, (error, values)): (usize, (f64, f64))| Outcome {
             repacked: self.repacked[i].load(Ordering::Relaxed) > 0,
             requantized: self.requantized[i].load(Ordering::Relaxed) > 0,
-            relative_error: self.pieces[i].measure.then(|| if values > 0.0 { (error / values).sqrt() } else { 0.0 }),
+            relative_error: self.pieces[i].measure.then(|| match error {
+                0.0 => 0.0,
+                _ if error.is_finite() && values > 0.0 => (error / values).sqrt(),
+                _ => f64::INFINITY,
+            }),
         };
         sums.into_iter().enumerate().map(outcome).collect()
     }
@@ -234,7 +238,7 @@ impl<'a> Blocks<'a> {
         let mut out = self.output_buffers(piece, step)?;
         let mut slices: Vec<&mut [u8]> = out.iter_mut().map(|b| &mut **b).collect();
         let importance = piece.importance.as_ref().and_then(|all| {
-            let from = segment.expert.unwrap_or(0) * columns;
+            let from = step.first / rows_per_expert(&piece.output.shape) * columns;
             all.get(from..from + columns).or_else(|| all.get(..columns))
         });
         self.check_range(piece, entry, segment, step, values)?;
@@ -257,7 +261,8 @@ impl<'a> Blocks<'a> {
         for (slot, sum) in self.errors[index].iter().zip([error, norm]) {
             // A step is made by one worker, so reading and writing back is not a race.
             let before = f64::from_bits(slot.load(Ordering::Relaxed));
-            slot.store((before + sum).to_bits(), Ordering::Relaxed);
+            let sum = if sum.is_finite() { before + sum } else { f64::INFINITY };
+            slot.store(sum.to_bits(), Ordering::Relaxed);
         }
     }
 
@@ -345,12 +350,23 @@ impl pipeline::Work for Blocks<'_> {
     }
 }
 
+/// Blocks do not cross the border between two experts, because each has importance weights of its own.
+fn rows_per_expert(shape: &[usize]) -> usize {
+    let rows = rows_and_columns(shape).0;
+    if shape.len() > 2 { (rows / shape[0].max(1)).max(1) } else { rows.max(1) }
+}
+
 fn cut(pieces: &[Piece]) -> Vec<Step> {
     let mut steps = Vec::new();
     for (piece, p) in pieces.iter().enumerate() {
         let (rows, columns) = rows_and_columns(&p.output.shape);
-        let at_once = (BLOCK_VALUES / columns.max(1)).max(1);
-        steps.extend((0..rows).step_by(at_once).map(|first| Step { piece, first, rows: at_once.min(rows - first) }));
+        let per_expert = rows_per_expert(&p.output.shape);
+        let at_once = (BLOCK_VALUES / columns.max(1)).clamp(1, per_expert);
+        for expert in (0..if columns > 0 { rows } else { 0 }).step_by(per_expert) {
+            let end = (expert + per_expert).min(rows);
+            let firsts = (expert..end).step_by(at_once);
+            steps.extend(firsts.map(|first| Step { piece, first, rows: at_once.min(end - first) }));
+        }
     }
     steps
 }

@@ -69,6 +69,15 @@ pub fn source_element(source: &Source, output: &Output) -> Element {
     .unwrap_or(Element::Plain(DType::F32))
 }
 
+/// Whether values may change on the way to `element`: everything but staying the same and widening.
+pub fn loses(source: &Source, output: &Output, element: &Element) -> bool {
+    let Content::Rows(segments) = &output.content else { return false };
+    segments.iter().map(|s| source.tensors()[s.entry].element()).any(|from| {
+        let widens = from.dtype().is_some_and(|d| d.is_float() && d.size() <= 4) && *element == DType::F32.into();
+        from != element && !widens
+    })
+}
+
 /// llama.cpp wants vectors as F32; packed tensors keep their codes where a grid of GGML is the same.
 fn for_gguf(from: &Element, output: &Output) -> Element {
     match (from, packing(from)) {

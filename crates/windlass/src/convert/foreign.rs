@@ -1,10 +1,10 @@
 //! Keys of a GGUF that was made elsewhere, as strings in a safetensors header: `u32:7`, `string:text`.
 //!
-//! Lists are left out: vocabularies travel as tokenizer.json, and no other list says more than the configuration.
+//! Long lists and lists of numbers are left out: vocabularies travel as tokenizer.json.
 
-use windlass_tensor::Value;
+use windlass_tensor::{Array, Value};
 
-/// The value with its type in front; `None` for lists.
+/// The value with its type in front; `None` for what is left out.
 pub fn write(value: &Value) -> Option<String> {
     let kind = match value {
         Value::Bool(_) => "bool",
@@ -19,6 +19,9 @@ pub fn write(value: &Value) -> Option<String> {
         Value::F32(_) => "f32",
         Value::F64(_) => "f64",
         Value::String(_) => "string",
+        Value::Array(Array::String(items)) if items.len() < 100 => {
+            return serde_json::to_string(items).ok().map(|list| format!("strings:{list}"));
+        }
         Value::Array(_) => return None,
     };
     Some(format!("{kind}:{value}"))
@@ -39,6 +42,7 @@ pub fn read(text: &str) -> Option<Value> {
         "i64" => Value::I64(text.parse().ok()?),
         "f32" => Value::F32(text.parse().ok()?),
         "f64" => Value::F64(text.parse().ok()?),
+        "strings" => Value::Array(Array::String(serde_json::from_str(text).ok()?)),
         "string" => Value::String(text.into()),
         _ => return None,
     })
@@ -57,6 +61,7 @@ mod tests {
             Value::U64(u64::MAX),
             Value::F32(1e-6),
             Value::F64(0.1),
+            Value::Array(Array::String(vec!["en".into(), "de".into()])),
             Value::from("a:b\n"),
         ];
         for value in values {

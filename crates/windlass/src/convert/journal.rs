@@ -40,9 +40,13 @@ impl Journal {
         }
         let keep = !known.is_empty();
         let io = |e| Error::io(path, e);
+        let whole = (head.len() + known.len() * RECORD) as u64;
         let mut file =
             OpenOptions::new().create(true).append(keep).write(true).truncate(!keep).open(path).map_err(io)?;
-        if !keep {
+        if keep {
+            // A torn last record would put every later one out of step.
+            file.set_len(whole).map_err(io)?;
+        } else {
             file.write_all(head.as_bytes()).map_err(io)?;
         }
         Ok(Journal { path: path.into(), target: target.into(), file: Mutex::new(file), done })

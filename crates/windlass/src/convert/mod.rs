@@ -197,13 +197,18 @@ impl Conversion {
 
     /// Does it. The target appears when all of it is written.
     pub fn run(self, watch: &Watch) -> Result<Report> {
-        Partial::check(&self.target, &self.layout, self.options.overwrite)?;
+        Partial::check(&self.target, self.model.source.path(), &self.layout, self.options.overwrite)?;
         let journal_path = Partial::journal_path(&self.target);
         let steps = Blocks::count(&self.pieces);
-        let journal = Journal::open(&journal_path, &self.target, &self.fingerprint(), steps, self.options.resume)?;
-        let partial =
-            Partial::create(&self.target, &self.layout, journal.steps_done() > 0).inspect_err(|_| journal.remove())?;
-        let pool = Pool::new(self.options.memory_limit);
+        let resume = self.options.resume && Partial::intact(&self.target, &self.layout);
+        let journal = Journal::open(&journal_path, &self.target, &self.fingerprint(), steps, resume)?;
+        let partial = Partial::create(&self.target, &self.layout, journal.steps_done() > 0).inspect_err(|error| {
+            if !error.resumable {
+                journal.remove();
+            }
+        })?;
+        let taken = system::peak_memory().unwrap_or(0);
+        let pool = Pool::new(self.options.memory_limit.saturating_sub(taken));
         let blocks = Blocks::new(&self.model.source, &self.pieces, &partial.files, &pool, &journal);
         let options = pipeline::Options { threads: self.threads, stop: watch.stop, progress: watch.progress, ahead: 8 };
         let result = pipeline::run(&blocks, &options).and_then(|_| self.gate(&blocks));
@@ -211,8 +216,7 @@ impl Conversion {
         match result {
             Ok(()) => {
                 let seconds = self.start.elapsed().as_secs_f64();
-                let sync_seconds = partial.publish()?.as_secs_f64();
-                journal.remove();
+                let sync_seconds = partial.publish(|| journal.remove())?.as_secs_f64();
                 Ok(self.report(&outcomes, seconds, sync_seconds))
             }
             Err(error) if error.resumable => Err(error.help("run the same command with --resume to go on")),
@@ -394,7 +398,7 @@ fn pieces(
         let (_, columns) = names::rows_and_columns(&output.shape);
         let experts = if output.shape.len() > 2 { output.shape[0] } else { 1 };
         let importance = imatrix.and_then(|m| m.get(&output.gguf_name, columns, experts)).map(|v| v.to_vec());
-        let measure = encoding::source_element(&model.source, &output) != element && packing(&element).is_some();
+        let measure = encoding::loses(&model.source, &output, &element);
         pieces.push(Piece { output, element, extents: extents.clone(), importance, measure });
     }
     Ok(pieces)

@@ -43,8 +43,6 @@ pub struct Segment {
     pub order: Order,
     /// Added to every value on the way.
     pub shift: f32,
-    /// Which expert of a mixture the rows belong to.
-    pub expert: Option<usize>,
 }
 
 impl Segment {
@@ -60,7 +58,7 @@ impl Segment {
 
     fn whole(entry: usize, rows: usize) -> Segment {
         let (source_order, order) = (Order::Plain, Order::Plain);
-        Segment { entry, first: 0, rows, source_first: 0, source_order, order, shift: 0.0, expert: None }
+        Segment { entry, first: 0, rows, source_first: 0, source_order, order, shift: 0.0 }
     }
 }
 
@@ -165,7 +163,6 @@ fn segment(piece: &Piece, place: &Place, target: &Place, entry: usize) -> Segmen
         source_order: place.order,
         order: target.order,
         shift: target.shift - place.shift,
-        expert: piece.expert,
     }
 }
 

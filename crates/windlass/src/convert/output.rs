@@ -33,11 +33,14 @@ impl Partial {
     }
 
     /// Refuses a target that exists, or a disk that is too small, before anything is written.
-    pub fn check(target: &Path, layout: &Layout, overwrite: bool) -> Result<()> {
-        if target.exists() && !overwrite {
-            let message = format!("{} exists already", target.display());
-            return Err(Error::new(Code::Failed, message).at(target).help("choose another name, or add --overwrite"));
+    pub fn check(target: &Path, source: &Path, layout: &Layout, overwrite: bool) -> Result<()> {
+        let numbered = layout.parts.iter().filter(|_| !layout.folder && layout.parts.len() > 1);
+        let names = numbered.map(|part| numbered_name(target, &part.name)).chain([target.to_path_buf()]);
+        if let Some(there) = names.into_iter().find(|name| name.exists() && !overwrite) {
+            let message = format!("{} exists already", there.display());
+            return Err(Error::new(Code::Failed, message).at(&there).help("choose another name, or add --overwrite"));
         }
+        check_replaceable(target, source)?;
         let folder = parent(target);
         if !folder.is_dir() {
             let message = format!("the folder {} does not exist", folder.display());
@@ -53,13 +56,29 @@ impl Partial {
         }
     }
 
+    /// Whether an earlier run left every part at its full length.
+    pub fn intact(target: &Path, layout: &Layout) -> bool {
+        let partial = with_suffix(target, ".partial");
+        let single = !layout.folder && layout.parts.len() == 1;
+        layout.parts.iter().all(|part| {
+            let path = if single { partial.clone() } else { partial.join(&part.name) };
+            std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() == part.length)
+        })
+    }
+
     /// Creates the parts at full length with their heads. With `keep`, bytes of an earlier run stay in place.
     pub fn create(target: &Path, layout: &Layout, keep: bool) -> Result<Partial> {
         let partial = with_suffix(target, ".partial");
         if !keep {
             remove(&partial);
         }
-        Partial::create_files(target, layout, partial.clone()).inspect_err(|_| remove(&partial))
+        Partial::create_files(target, layout, partial.clone()).map_err(|mut error| {
+            error.resumable = keep;
+            if !keep {
+                remove(&partial);
+            }
+            error
+        })
     }
 
     fn create_files(target: &Path, layout: &Layout, partial: PathBuf) -> Result<Partial> {
@@ -73,7 +92,7 @@ impl Partial {
             let (name, path) = match (folder, layout.folder) {
                 (false, _) => (target.to_path_buf(), this.partial.clone()),
                 (true, true) => (PathBuf::from(&part.name), this.partial.join(&part.name)),
-                (true, false) => (numbered(target, &part.name), this.partial.join(&part.name)),
+                (true, false) => (numbered_name(target, &part.name), this.partial.join(&part.name)),
             };
             let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
             let file = file.map_err(|e| Error::io(&path, e))?;
@@ -83,18 +102,23 @@ impl Partial {
             this.files.push(file);
         }
         for (name, content) in &layout.files {
+            if layout.parts.iter().any(|part| part.name == *name) {
+                let message = format!("the side file {name:?} has the name of a part of the model");
+                return Err(Error::new(Code::Refused, message).at(target));
+            }
             let path = this.partial.join(name);
             std::fs::write(&path, content).map_err(|e| Error::io(&path, e))?;
         }
         Ok(this)
     }
 
-    /// Waits until the disk has everything, then gives the target its name. Returns the time spent waiting.
-    pub fn publish(self) -> Result<Duration> {
+    /// Waits until the disk has everything, calls `synced`, then gives the target its name. Returns the time of that.
+    pub fn publish(self, synced: impl FnOnce()) -> Result<Duration> {
         let start = Instant::now();
         for ((_, path), file) in self.parts.iter().zip(&self.files) {
             file.sync_all().map_err(|e| Error::io(path, e))?;
         }
+        synced();
         let io = |e| Error::io(&self.target, e);
         if !self.folder && self.partial.is_dir() {
             for (name, path) in &self.parts {
@@ -103,8 +127,10 @@ impl Partial {
             std::fs::remove_dir(&self.partial).map_err(io)?;
         } else if self.target.is_dir() {
             // A folder cannot be replaced by one rename: the old one steps aside until the new one is in place.
-            let aside = with_suffix(&self.target, ".old");
-            remove(&aside);
+            let aside = with_suffix(&self.target, &format!(".old-{}", std::process::id()));
+            if aside.exists() {
+                return Err(Error::new(Code::Failed, format!("{} is in the way", aside.display())).at(&aside));
+            }
             std::fs::rename(&self.target, &aside).map_err(io)?;
             std::fs::rename(&self.partial, &self.target).map_err(io)?;
             remove(&aside);
@@ -121,6 +147,24 @@ impl Partial {
     pub fn discard(self) {
         remove(&self.partial);
     }
+}
+
+/// A folder is replaced only if it holds a model, or nothing, and not the source.
+fn check_replaceable(target: &Path, source: &Path) -> Result<()> {
+    if !target.is_dir() {
+        return Ok(());
+    }
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.into());
+    if real(source).starts_with(real(target)) {
+        let message = format!("{} holds the source and cannot be replaced by it", target.display());
+        return Err(Error::new(Code::Failed, message).at(target).help("choose another name for the target"));
+    }
+    let empty = std::fs::read_dir(target).map_err(|e| Error::io(target, e))?.next().is_none();
+    if empty || windlass_formats::detect(target).is_ok() {
+        return Ok(());
+    }
+    let message = format!("{} is a folder that does not hold a model, so it is not replaced", target.display());
+    Err(Error::new(Code::Failed, message).at(target).help("choose another name for the target"))
 }
 
 /// Writes all of `bytes` at `offset`.
@@ -140,7 +184,7 @@ pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
 }
 
 /// `model.gguf` and `-00001-of-00003.gguf` give `model-00001-of-00003.gguf`.
-fn numbered(target: &Path, suffix: &str) -> PathBuf {
+fn numbered_name(target: &Path, suffix: &str) -> PathBuf {
     let stem = target.file_stem().unwrap_or_default().to_string_lossy();
     target.with_file_name(format!("{stem}{suffix}"))
 }
@@ -171,5 +215,5 @@ pub fn write_layout(target: &Path, layout: &Layout, content: impl Fn(usize) -> R
             write_all_at(&partial.files[extent.part], &bytes, extent.offset).map_err(|e| Error::io(target, e))?;
         }
     }
-    partial.publish().map(|_| ())
+    partial.publish(|| ()).map(|_| ())
 }

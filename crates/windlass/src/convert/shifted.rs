@@ -45,10 +45,26 @@ pub fn restore(source: &Source, outputs: &mut [Output]) -> Result<()> {
         if dtype.is_float() && count.checked_mul(dtype.size()) == Some(bytes.len()) {
             let mut values = vec![0.0; count];
             float::to_f32(dtype, bytes, &mut values)?;
+            if !is_stored(source, output, &values)? {
+                continue;
+            }
             output.content = Content::Values(values);
         }
     }
     Ok(())
+}
+
+/// Whether the source still holds these values with the shift added: a model that was changed since has newer ones.
+fn is_stored(source: &Source, output: &Output, values: &[f32]) -> Result<bool> {
+    let Some(segment) = shifted(output) else { return Ok(false) };
+    let entry = &source.tensors()[segment.entry];
+    if entry.element().dtype() != Some(windlass_tensor::DType::F32) || entry.values() != values.len() as u64 {
+        return Ok(false);
+    }
+    let mut bytes = vec![0; values.len() * 4];
+    source.read(entry, 0, 0, &mut bytes)?;
+    let stored = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+    Ok(values.iter().zip(stored).all(|(value, stored)| value - segment.shift == stored))
 }
 
 /// The single segment of a vector that is shifted on the way.
