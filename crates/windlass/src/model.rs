@@ -1,6 +1,7 @@
 //! A model, opened: its files, and which architecture they hold.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 use windlass_catalog::{Architecture, Convention, Hyper};
@@ -15,6 +16,8 @@ pub struct Model {
     pub source: Source,
     /// What it is, or why that is not known.
     pub identity: std::result::Result<Identity, String>,
+    /// A folder whose configuration and tokenizer stand in for the model's own.
+    config_from: Option<PathBuf>,
 }
 
 /// Which architecture a model has, and how large it is.
@@ -39,17 +42,31 @@ impl Model {
             }
             None => identify(&source, limits)?,
         };
-        Ok(Model { source, identity })
+        Ok(Model { source, identity, config_from: config_from.map(Path::to_path_buf) })
     }
 
     /// The tokenizer: from tokenizer.json where there is one, else from the keys of a GGUF.
     pub fn tokenizer(&self, limits: &Limits) -> Result<Tokenizer> {
-        let files = crate::convert::side_files(&self.source, limits)?;
+        let files = self.side_files(limits)?;
         let tokenizer = match files.get("tokenizer.json") {
             Some(bytes) => Tokenizer::from_json(bytes, limits),
             None => Tokenizer::from_gguf(self.source.metadata(), limits),
         };
         tokenizer.map_err(|e| Error::from(e).at(self.source.path()))
+    }
+
+    /// Side files: of the folder, or those that travelled in the source's keys, below those of `--config-from`.
+    pub fn side_files(&self, limits: &Limits) -> Result<BTreeMap<String, Vec<u8>>> {
+        let mut files = crate::convert::side_files(&self.source, limits)?;
+        let Some(folder) = &self.config_from else { return Ok(files) };
+        for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+            let path = entry.map_err(|e| Error::io(folder, e))?.path();
+            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            if path.is_file() && windlass_formats::safetensors::is_side_file(name) {
+                files.insert(name.into(), files::read_small(&path, limits.side_file_bytes)?);
+            }
+        }
+        Ok(files)
     }
 
     /// The identity, or an error that says why there is none.

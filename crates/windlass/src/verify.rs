@@ -71,7 +71,7 @@ fn finding(problem: Problem) -> Finding {
 /// A configuration or a tokenizer that cannot be read.
 fn side_files(model: &Model, limits: &Limits) -> Result<Vec<Problem>> {
     let mut problems = Vec::new();
-    let files = crate::convert::side_files(&model.source, limits)?;
+    let files = model.side_files(limits)?;
     if let Some(config) = files.get("config.json")
         && let Err(error) = serde_json::from_slice::<serde_json::Value>(config)
     {

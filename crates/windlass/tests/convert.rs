@@ -428,6 +428,18 @@ fn keys_of_a_file_cannot_replace_weights_or_leave_the_folder() {
 }
 
 #[test]
+fn bare_weights_take_configuration_and_tokenizer_from_another_folder() {
+    let bench = Bench::new();
+    std::fs::copy(bench.path("model/model.safetensors"), bench.path("bare.safetensors")).unwrap();
+    let options = || Options { config_from: Some(bench.path("model")), ..Options::default() };
+    bench.convert_with("bare.safetensors", "bare.gguf", options()).unwrap();
+    bench.convert("bare.gguf", "back", None).unwrap();
+    assert_eq!(files(&bench.path("model")), files(&bench.path("back")));
+    bench.convert_with("bare.safetensors", "mlx", Options { scheme: Some("mlx4-g64".into()), ..options() }).unwrap();
+    assert_eq!(bench.open("mlx").source.container(), "mlx");
+}
+
+#[test]
 fn what_a_float_cannot_hold_is_measured_too() {
     let bench = Bench::new();
     let tiny: Vec<u8> = (0..64).flat_map(|i| (i as f32 * 1e-9).to_le_bytes()).collect();

@@ -107,6 +107,7 @@ pub fn dominant_float(source: &Source) -> Option<DType> {
 /// Everything for a GGUF target.
 pub fn for_gguf(
     source: &Source,
+    files: &BTreeMap<String, Vec<u8>>,
     identity: Option<&Identity>,
     outputs: &[Output],
     vocabulary: usize,
@@ -118,15 +119,14 @@ pub fn for_gguf(
         return Ok(Belongings { metadata, ..Belongings::default() });
     }
     let mut belongings = Belongings::default();
-    let files = side_files(source, limits)?;
     let Some(identity) = identity else {
-        record(source, outputs, &files, &mut belongings);
+        record(source, outputs, files, &mut belongings);
         return Ok(belongings);
     };
     let architecture = identity.architecture;
     belongings.metadata = architecture.to_gguf(&identity.hyper);
     belongings.metadata.set("general.name", name_of(source));
-    let hf = hf_files(&files);
+    let hf = hf_files(files);
     if hf.tokenizer_json.is_empty() {
         let rows = u32::try_from(vocabulary).unwrap_or(u32::MAX);
         belongings.metadata.set(format!("{}.vocab_size", architecture.gguf_name()), rows);
@@ -144,15 +144,20 @@ pub fn for_gguf(
             belongings.metadata.set(key, value);
         }
     }
-    record(source, outputs, &files, &mut belongings);
+    record(source, outputs, files, &mut belongings);
     super::shifted::keep(source, outputs)?.into_iter().for_each(|(key, value)| belongings.metadata.set(key, value));
     Ok(belongings)
 }
 
 /// Everything for a folder of safetensors, Hugging Face's or MLX's.
-pub fn for_folder(source: &Source, identity: Option<&Identity>, to: Convention, limits: &Limits) -> Result<Belongings> {
+pub fn for_folder(
+    source: &Source,
+    mut files: BTreeMap<String, Vec<u8>>,
+    identity: Option<&Identity>,
+    to: Convention,
+    limits: &Limits,
+) -> Result<Belongings> {
     let mut belongings = Belongings::default();
-    let mut files = side_files(source, limits)?;
     if source.container() == "gguf" && !files.contains_key("config.json") {
         files.extend(files_from_gguf(source, identity, limits, &mut belongings.warnings)?);
     }

@@ -365,18 +365,19 @@ fn belongings(
     limits: &Limits,
 ) -> Result<Belongings> {
     let identity = model.identity.as_ref().ok();
+    let files = model.side_files(limits)?;
     let bare = target.extension().is_some_and(|e| e == "safetensors");
     if container.convention() == Convention::Gguf {
         let embedding = outputs.iter().find(|o| o.gguf_name == "token_embd.weight");
         let vocabulary = embedding.and_then(|o| o.shape.first()).copied().unwrap_or(0);
-        let mut all = belongings::for_gguf(&model.source, identity, outputs, vocabulary, limits)?;
+        let mut all = belongings::for_gguf(&model.source, &files, identity, outputs, vocabulary, limits)?;
         if let Some(number) = file_type {
             all.metadata.set("general.file_type", number);
         }
         all.metadata.set("general.quantization_version", Value::U32(2));
         return Ok(all);
     }
-    let mut all = belongings::for_folder(&model.source, identity, container.convention(), limits)?;
+    let mut all = belongings::for_folder(&model.source, files, identity, container.convention(), limits)?;
     if bare {
         all.files.clear();
     }
