@@ -440,6 +440,15 @@ fn bare_weights_take_configuration_and_tokenizer_from_another_folder() {
 }
 
 #[test]
+fn rules_know_the_names_of_gguf_whatever_the_containers() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("r.toml"), "[[rule]]\nmatch = \"blk.*.ffn_down.weight\"\nscheme = \"f16\"\n").unwrap();
+    let options = Options { recipe: Some(bench.path("r.toml")), ..Options::default() };
+    let report = bench.convert_with("model", "out", options).unwrap();
+    assert_eq!(report.schemes.get("f16"), Some(&6), "{report:?}");
+}
+
+#[test]
 fn what_a_float_cannot_hold_is_measured_too() {
     let bench = Bench::new();
     let tiny: Vec<u8> = (0..64).flat_map(|i| (i as f32 * 1e-9).to_le_bytes()).collect();

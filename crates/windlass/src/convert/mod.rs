@@ -312,6 +312,11 @@ fn outputs(model: &Model, to: ContainerRef) -> Result<Vec<Output>> {
     let from = container(model.source.container()).map_or(Convention::Hf, |c| c.convention());
     let to = to.convention();
     match &model.identity {
+        Ok(identity) if from == to => {
+            let mut outputs = names::keep_names(&model.source);
+            names::name_in_gguf(&mut outputs, identity, from)?;
+            Ok(outputs)
+        }
         _ if from == to => Ok(names::keep_names(&model.source)),
         Ok(identity) => {
             let mut outputs = names::map_names(&model.source, identity, from, to)?;

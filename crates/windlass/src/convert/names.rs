@@ -85,6 +85,23 @@ pub fn keep_names(source: &Source) -> Vec<Output> {
     source.tensors().iter().enumerate().map(output).collect()
 }
 
+/// Tells outputs that kept their names what GGUF calls them, so that recipes and importance matrices know them.
+pub fn name_in_gguf(outputs: &mut [Output], identity: &Identity, convention: Convention) -> Result<()> {
+    let mut known = BTreeMap::new();
+    for piece in identity.architecture.pieces(&identity.hyper)? {
+        if let Some(gguf) = piece.places(Convention::Gguf).into_iter().next() {
+            let places = piece.places(convention);
+            known.extend(places.into_iter().map(|p| (p.tensor, (gguf.tensor.clone(), piece.layer))));
+        }
+    }
+    for output in outputs {
+        if let Some((name, layer)) = known.remove(&output.name) {
+            (output.gguf_name, output.layer) = (name, layer);
+        }
+    }
+    Ok(())
+}
+
 /// Maps a model from one convention to another through its architecture's inventory.
 pub fn map_names(source: &Source, identity: &Identity, from: Convention, to: Convention) -> Result<Vec<Output>> {
     let pieces = identity.architecture.pieces(&identity.hyper)?;
