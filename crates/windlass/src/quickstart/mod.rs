@@ -146,6 +146,6 @@ fn same_files(a: &Path, b: &Path) -> Result<Step> {
         equal += usize::from(read(a.join(&name))? == read(b.join(&name))?);
     }
     let (name, command) =
-        (format!("{equal} of {all} files are equal to the byte"), format!("cmp {} {}", a.display(), b.display()));
+        (format!("{equal} of {all} files are equal to the byte"), format!("diff -r {} {}", a.display(), b.display()));
     Ok(Step { name, command, seconds: start.elapsed().as_secs_f64(), ok: equal == all, ..Step::default() })
 }
