@@ -156,7 +156,8 @@ pub fn fail(error: &Error, json: bool) -> ExitCode {
             "offset": error.offset,
             "help": error.help,
         }});
-        println!("{document}");
+        // Where standard output cannot be written, the exit code still tells.
+        let _ = writeln!(std::io::stdout(), "{document}");
     } else {
         eprintln!("error: {}", error.message);
         if let Some(help) = &error.help {

@@ -4,7 +4,7 @@
 //! the machine, so a journal is believed only within the boot that wrote it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -31,6 +31,15 @@ impl Journal {
     /// Opens the journal at `path`. With `resume`, steps recorded for the same `plan` count as done.
     pub fn open(path: &Path, target: &Path, plan: &str, steps: usize, resume: bool) -> Result<Journal> {
         let head = format!("{MAGIC} {plan} {}\n", system::boot());
+        let io = |e| Error::io(path, e);
+        let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(io)?;
+        // Two runs that write one target would mix their bytes; the lock goes with the process.
+        if file.try_lock().is_err() {
+            let message = format!("another process is writing {}", target.display());
+            return Err(Error::new(crate::Code::Failed, message)
+                .at(target)
+                .help("wait for it, or choose another name"));
+        }
         let mut done = vec![None; steps];
         let known = if resume { read_records(path, head.as_bytes()) } else { Vec::new() };
         for (step, errors) in &known {
@@ -38,16 +47,12 @@ impl Journal {
                 *slot = Some(*errors);
             }
         }
-        let keep = !known.is_empty();
-        let io = |e| Error::io(path, e);
-        let whole = (head.len() + known.len() * RECORD) as u64;
-        let mut file =
-            OpenOptions::new().create(true).append(keep).write(true).truncate(!keep).open(path).map_err(io)?;
-        if keep {
-            // A torn last record would put every later one out of step.
-            file.set_len(whole).map_err(io)?;
+        if known.is_empty() {
+            file.set_len(0).and_then(|()| file.write_all(head.as_bytes())).map_err(io)?;
         } else {
-            file.write_all(head.as_bytes()).map_err(io)?;
+            // A torn last record would put every later one out of step.
+            let whole = (head.len() + known.len() * RECORD) as u64;
+            file.set_len(whole).and_then(|()| file.seek(SeekFrom::Start(whole))).map_err(io)?;
         }
         Ok(Journal { path: path.into(), target: target.into(), file: Mutex::new(file), done })
     }
@@ -105,7 +110,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
         let open = |plan: &str, resume| Journal::open(&path, Path::new("t"), plan, 10, resume).unwrap();
-        open("a", false).record(3, [7, 8]).unwrap();
+        let first = open("a", false);
+        assert!(Journal::open(&path, Path::new("t"), "a", 10, true).is_err(), "the first run still has it");
+        first.record(3, [7, 8]).unwrap();
+        drop(first);
         let again = open("a", true);
         assert_eq!((again.done(3), again.done(4), again.steps_done()), (Some([7, 8]), None, 1));
         again.record(4, [1, 2]).unwrap();

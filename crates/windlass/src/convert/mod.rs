@@ -150,6 +150,9 @@ impl Conversion {
     /// Reads all headers and fixes the output's every byte but the tensors' own. Writes nothing.
     pub fn plan(source: &str, target: &Path, options: Options) -> Result<Conversion> {
         let start = Instant::now();
+        if options.max_error.is_some_and(|x| x.is_nan() || x < 0.0) {
+            return Err(Error::usage("--max-error takes a number from 0 up"));
+        }
         let model = Model::open_with_config(source, options.config_from.as_deref(), &options.limits)?;
         let container = choose_container(target, &options)?;
         let outputs = outputs(&model, container)?;

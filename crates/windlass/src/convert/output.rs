@@ -41,6 +41,10 @@ impl Partial {
             return Err(Error::new(Code::Failed, message).at(&there).help("choose another name, or add --overwrite"));
         }
         check_replaceable(target, source)?;
+        if target.is_dir() && !layout.folder {
+            let message = format!("{} is a folder, and the output is a file", target.display());
+            return Err(Error::new(Code::Failed, message).at(target).help("choose another name for the target"));
+        }
         let folder = parent(target);
         if !folder.is_dir() {
             let message = format!("the folder {} does not exist", folder.display());
