@@ -18,6 +18,8 @@ pub struct Partial {
     /// Final file name of each part and its temporary path.
     parts: Vec<(PathBuf, PathBuf)>,
     pub files: Vec<File>,
+    /// Written last, so that an unfinished part is not taken for a model.
+    heads: Vec<Vec<u8>>,
 }
 
 impl Partial {
@@ -70,7 +72,7 @@ impl Partial {
         })
     }
 
-    /// Creates the parts at full length with their heads. With `keep`, bytes of an earlier run stay in place.
+    /// Creates the parts at full length. With `keep`, bytes of an earlier run stay in place.
     pub fn create(target: &Path, layout: &Layout, keep: bool) -> Result<Partial> {
         let partial = with_suffix(target, ".partial");
         if !keep {
@@ -90,8 +92,14 @@ impl Partial {
         if folder {
             std::fs::create_dir_all(&partial).map_err(|e| Error::io(&partial, e))?;
         }
-        let mut this =
-            Partial { target: target.into(), partial, folder: layout.folder, parts: Vec::new(), files: Vec::new() };
+        let mut this = Partial {
+            target: target.into(),
+            partial,
+            folder: layout.folder,
+            parts: Vec::new(),
+            files: Vec::new(),
+            heads: Vec::new(),
+        };
         for part in &layout.parts {
             let (name, path) = match (folder, layout.folder) {
                 (false, _) => (target.to_path_buf(), this.partial.clone()),
@@ -101,9 +109,9 @@ impl Partial {
             let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
             let file = file.map_err(|e| Error::io(&path, e))?;
             file.set_len(part.length).map_err(|e| Error::io(&path, e))?;
-            write_all_at(&file, &part.head, 0).map_err(|e| Error::io(&path, e))?;
             this.parts.push((name, path));
             this.files.push(file);
+            this.heads.push(part.head.clone());
         }
         for (name, content) in &layout.files {
             if layout.parts.iter().any(|part| part.name == *name) {
@@ -119,7 +127,8 @@ impl Partial {
     /// Waits until the disk has everything, calls `synced`, then gives the target its name. Returns the time of that.
     pub fn publish(self, synced: impl FnOnce()) -> Result<Duration> {
         let start = Instant::now();
-        for ((_, path), file) in self.parts.iter().zip(&self.files) {
+        for (((_, path), file), head) in self.parts.iter().zip(&self.files).zip(&self.heads) {
+            write_all_at(file, head, 0).map_err(|e| Error::io(path, e))?;
             file.sync_all().map_err(|e| Error::io(path, e))?;
         }
         synced();
