@@ -1,5 +1,6 @@
 //! Quantization schemes: planes and grids, encoders and decoders, recipes.
 
+pub mod arrange;
 mod error;
 pub mod float;
 pub mod ggml;
@@ -14,4 +15,4 @@ pub mod simd;
 pub use error::Error;
 pub use registry::{nearest, register, scheme, schemes};
 pub use repack::{Repack, repack};
-pub use scheme::{Family, Grid, Importance, Packing, Plane, PlaneType, Scheme, SchemeRef};
+pub use scheme::{Family, Grid, Importance, Packing, Plane, PlaneType, Scheme, SchemeRef, Tally};

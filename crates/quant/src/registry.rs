@@ -4,12 +4,14 @@ use std::sync::RwLock;
 
 use crate::{Error, SchemeRef};
 
+/// The schemes of each family, in the order in which they are listed.
+static FAMILIES: &[fn() -> Vec<SchemeRef>] = &[crate::ggml::schemes, crate::mlx::schemes];
+
 static USER: RwLock<Vec<SchemeRef>> = RwLock::new(Vec::new());
 
 /// All schemes: the built-in ones, then those registered from outside.
 pub fn schemes() -> Vec<SchemeRef> {
-    let mut all = crate::ggml::schemes();
-    all.extend(crate::mlx::schemes());
+    let mut all: Vec<SchemeRef> = FAMILIES.iter().flat_map(|family| family()).collect();
     all.extend(USER.read().unwrap_or_else(|e| e.into_inner()).iter());
     all
 }

@@ -20,6 +20,10 @@ pub enum Family {
     Quanto,
     Gptq,
     Awq,
+    /// 8-bit floats with scales, as Hugging Face checkpoints keep them.
+    Fp8,
+    CompressedTensors,
+    ModelOpt,
     /// Registered from outside.
     User,
 }
@@ -63,8 +67,38 @@ pub struct Plane {
     pub name: &'static str,
     /// Type of its elements.
     pub element: PlaneType,
-    /// Elements of this plane for one block of values.
+    /// Elements of this plane for one block of values; 0 where [`Scheme::plane_shape`] says otherwise.
     pub per_block: usize,
+    /// Whether the plane belongs to the tensor as a whole (a scale of all, an order of columns) and not to its rows.
+    pub whole: bool,
+}
+
+impl Plane {
+    /// A plane that follows the rows, `per_block` elements for each block of values.
+    pub const fn new(name: &'static str, element: PlaneType, per_block: usize) -> Self {
+        Self { name, element, per_block, whole: false }
+    }
+
+    /// A plane that belongs to the whole tensor: [`Scheme::plane_shape`] gives its shape.
+    pub const fn whole(name: &'static str, element: PlaneType) -> Self {
+        Self { name, element, per_block: 0, whole: true }
+    }
+}
+
+/// What one pass over a tensor tells an encoder that must know all of it before its first row.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tally {
+    pub sum: f64,
+    pub count: f64,
+    pub largest: f64,
+}
+
+impl Tally {
+    /// This tally with that of later rows.
+    pub fn merge(self, later: Tally) -> Tally {
+        let Tally { sum, count, largest } = later;
+        Tally { sum: self.sum + sum, count: self.count + count, largest: self.largest.max(largest) }
+    }
 }
 
 /// A quantization.
@@ -100,6 +134,25 @@ pub trait Scheme: Send + Sync {
         shape
     }
 
+    /// Number of rows of `columns` values that are coded together: encoding and decoding begin at multiples of it, and
+    /// end there or at the last row.
+    fn row_granularity(&self, _columns: usize) -> usize {
+        1
+    }
+
+    /// Whether the encoder must see the whole tensor first: [`Scheme::tally`] over all rows, then [`Scheme::begin`].
+    fn tallies(&self) -> bool {
+        false
+    }
+
+    /// What these rows add to the tally of their tensor. Arguments as for [`Scheme::encode`].
+    fn tally(&self, _values: &[f32], _columns: usize, _float: DType) -> Tally {
+        Tally::default()
+    }
+
+    /// Fills the planes that belong to the whole tensor; `encode` finds them filled.
+    fn begin(&self, _tally: &Tally, _planes: &mut [&mut [u8]]) {}
+
     /// Encodes whole rows of `columns` values each. `float` is the type that values had before they became `f32`
     /// (F32, F16 or BF16) and the type of [`PlaneType::Float`] planes. `planes` have exactly the size that
     /// [`Packing::plane_bytes`] gives for `[values.len() / columns, columns]`.
@@ -131,10 +184,11 @@ pub struct Packing {
 }
 
 impl Packing {
-    /// Average number of bits per value, planes included.
+    /// Average number of bits per value of a matrix with 4096 columns, planes included.
     pub fn bits_per_weight(&self) -> f64 {
-        let bytes: usize = self.scheme.planes().iter().map(|p| p.per_block * self.plane_type(p).size()).sum();
-        bytes as f64 * 8.0 / self.scheme.block() as f64
+        let shape = [4096, 4096usize.next_multiple_of(self.scheme.block())];
+        let bytes: u64 = self.plane_bytes(&shape).unwrap_or_default().iter().sum();
+        bytes as f64 * 8.0 / (shape[0] * shape[1]) as f64
     }
 
     /// Element type of a plane in this packing.
@@ -179,8 +233,15 @@ impl PackedLayout for Packing {
         planes.map(|(i, p)| product(self.scheme.plane_shape(i, shape), self.plane_type(p).size())).collect()
     }
 
-    fn row_granularity(&self) -> Option<usize> {
-        Some(1)
+    fn row_granularity(&self, columns: usize) -> Option<usize> {
+        Some(self.scheme.row_granularity(columns).max(1))
+    }
+
+    fn plane_ranges(&self, columns: usize, first: usize, rows: usize) -> Result<Vec<(u64, u64)>, String> {
+        let lengths = self.plane_bytes(&[rows, columns])?;
+        let starts = if first == 0 { vec![0; lengths.len()] } else { self.plane_bytes(&[first, columns])? };
+        let ranges = starts.into_iter().zip(lengths).zip(self.scheme.planes());
+        Ok(ranges.map(|((start, length), plane)| (if plane.whole { 0 } else { start }, length)).collect())
     }
 
     fn as_any(&self) -> &dyn std::any::Any {

@@ -21,8 +21,16 @@ pub trait PackedLayout: Send + Sync {
     /// Bytes of each plane for a tensor of this shape (row-major, outermost first), or why the shape does not fit.
     fn plane_bytes(&self, shape: &[usize]) -> Result<Vec<u64>, String>;
 
-    /// Number of rows that a cut must be a multiple of; `None` when the tensor cannot be cut.
-    fn row_granularity(&self) -> Option<usize>;
+    /// Number of rows, of `columns` values each, that a cut must be a multiple of; `None` when the tensor cannot be cut.
+    fn row_granularity(&self, columns: usize) -> Option<usize>;
+
+    /// Where rows `first..first + rows` of `columns` values lie in each plane: offset and length in bytes. `first` is a
+    /// multiple of the granularity. Planes that belong to the whole tensor begin at 0 for every range.
+    fn plane_ranges(&self, columns: usize, first: usize, rows: usize) -> Result<Vec<(u64, u64)>, String> {
+        let lengths = self.plane_bytes(&[rows, columns])?;
+        let starts = if first == 0 { vec![0; lengths.len()] } else { self.plane_bytes(&[first, columns])? };
+        Ok(starts.into_iter().zip(lengths).collect())
+    }
 
     /// For the crate that supplied the layout to find its own type again.
     fn as_any(&self) -> &dyn std::any::Any;

@@ -238,10 +238,15 @@ impl Tensor {
             return self.planes.iter().map(|plane| plane.slice(0, 0)).collect();
         }
         let columns = shape.columns();
+        if offset > 0 && offset.is_multiple_of(columns) {
+            let rows = shape.values() / columns;
+            let ranges = packing.plane_ranges(columns, offset / columns, rows).map_err(Error::Argument)?;
+            let cuts = ranges.into_iter().zip(&*self.planes);
+            return cuts.map(|((start, length), plane)| plane.slice(start as usize, length as usize)).collect();
+        }
         let lengths = plane_bytes(packing, shape)?;
-        let starts = match (offset, offset % columns) {
-            (0, _) => vec![0; lengths.len()],
-            (_, 0) => plane_bytes(packing, &Shape::new([offset / columns, columns])?)?,
+        let starts = match offset {
+            0 => vec![0; lengths.len()],
             _ => plane_bytes(packing, &Shape::new([1, offset])?)?,
         };
         let cuts = starts.into_iter().zip(lengths).zip(&*self.planes);
@@ -304,7 +309,7 @@ impl Tensor {
             );
             Err(Error::Argument(message))
         };
-        let Some(granularity) = packing.row_granularity() else {
+        let Some(granularity) = packing.row_granularity(shape.columns()) else {
             return Err(Error::Argument(format!("{} cannot be cut", packing.name())));
         };
         if axis + 1 == shape.rank() {
@@ -377,7 +382,7 @@ mod tests {
             }
             Ok(vec![values as u64, values as u64 / 4])
         }
-        fn row_granularity(&self) -> Option<usize> {
+        fn row_granularity(&self, _columns: usize) -> Option<usize> {
             self.granularity
         }
         fn as_any(&self) -> &dyn Any {

@@ -37,7 +37,7 @@ pub(super) struct Weighted<'a> {
 
 /// The plane of a scheme whose blocks take this many bytes.
 pub(super) const fn blocks(bytes: usize) -> [Plane; 1] {
-    [Plane { name: "blocks", element: PlaneType::Fixed(DType::U8), per_block: bytes }]
+    [Plane::new("blocks", PlaneType::Fixed(DType::U8), bytes)]
 }
 
 impl BlockScheme {

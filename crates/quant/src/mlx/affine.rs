@@ -17,9 +17,9 @@ pub struct Affine {
 }
 
 const fn affine(name: &'static str, bits: u8, group: usize, ceiling: f32) -> Affine {
-    let packed = Plane { name: "packed", element: PlaneType::Fixed(DType::U32), per_block: group * bits as usize / 32 };
-    let scales = Plane { name: "scales", element: PlaneType::Float, per_block: 1 };
-    let biases = Plane { name: "biases", element: PlaneType::Float, per_block: 1 };
+    let packed = Plane::new("packed", PlaneType::Fixed(DType::U32), group * bits as usize / 32);
+    let scales = Plane::new("scales", PlaneType::Float, 1);
+    let biases = Plane::new("biases", PlaneType::Float, 1);
     Affine { name, bits, group, ceiling, planes: [packed, scales, biases] }
 }
 

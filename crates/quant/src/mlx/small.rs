@@ -31,8 +31,8 @@ pub struct Small {
 }
 
 const fn planes(words: usize) -> [Plane; 2] {
-    let packed = Plane { name: "packed", element: PlaneType::Fixed(DType::U32), per_block: words };
-    [packed, Plane { name: "scales", element: PlaneType::Fixed(DType::U8), per_block: 1 }]
+    let packed = Plane::new("packed", PlaneType::Fixed(DType::U32), words);
+    [packed, Plane::new("scales", PlaneType::Fixed(DType::U8), 1)]
 }
 
 pub static SCHEMES: [Small; 3] = [
