@@ -23,6 +23,8 @@ pub(super) enum Encode {
     ReadOnly,
     /// From values alone.
     Plain(fn(&[f32], &mut [u8])),
+    /// From values and importance; not without.
+    Required(fn(Weighted<'_>, &mut [u8])),
     /// Another way when importance is given.
     Weighted { plain: fn(&[f32], &mut [u8]), weighted: fn(Weighted<'_>, &mut [u8]) },
 }
@@ -89,6 +91,7 @@ impl Scheme for BlockScheme {
     fn importance(&self) -> Importance {
         match self.encode {
             Encode::Weighted { .. } => Importance::Used,
+            Encode::Required(_) => Importance::Required,
             _ => Importance::Ignored,
         }
     }
@@ -116,7 +119,10 @@ impl Scheme for BlockScheme {
         }
         match (&self.encode, importance) {
             (Encode::ReadOnly, _) => return Err(Error::ReadOnly(self.name)),
-            (Encode::Weighted { weighted, .. }, Some(importance)) => weighted(Weighted { values, importance }, bytes),
+            (Encode::Required(weighted) | Encode::Weighted { weighted, .. }, Some(importance)) => {
+                weighted(Weighted { values, importance }, bytes);
+            }
+            (Encode::Required(_), None) => return Err(Error::NeedsImportance(self.name)),
             (Encode::Plain(plain) | Encode::Weighted { plain, .. }, _) => plain(values, bytes),
         }
         Ok(())

@@ -61,3 +61,20 @@ pub(super) fn nearest(value: f32) -> f32 {
     const INTEGERS: f32 = 12_582_912.0;
     (value + INTEGERS) - INTEGERS
 }
+
+/// The sum of squares of each row. Terms are added in order, so eight rows go side by side.
+pub(super) fn sums_of_squares(values: &[f32], columns: usize) -> Vec<f32> {
+    let mut all = Vec::with_capacity(values.len() / columns);
+    for group in values.chunks(8 * columns) {
+        let rows: [&[f32]; 8] =
+            std::array::from_fn(|r| group.get(r * columns..).filter(|row| !row.is_empty()).unwrap_or(group));
+        let mut sums = [0.0; 8];
+        for column in 0..columns {
+            for (sum, row) in sums.iter_mut().zip(rows) {
+                *sum += row[column] * row[column];
+            }
+        }
+        all.extend(sums.iter().take(group.len() / columns));
+    }
+    all
+}

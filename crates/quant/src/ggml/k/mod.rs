@@ -17,4 +17,6 @@ mod vector;
 
 use crate::SchemeRef;
 
+pub(super) use search::{nearest, positive};
+
 pub(super) static SCHEMES: &[SchemeRef] = &[&q2::Q2_K, &q3::Q3_K, &q4::Q4_K, &q5::Q5_K, &q6::Q6_K];

@@ -24,7 +24,7 @@ impl Steps {
 
 /// The nearest integer, ties to even, for magnitudes up to 2^22; beyond that whatever the low mantissa bits are.
 #[inline(always)]
-pub(super) fn nearest(value: f32) -> i32 {
+pub(in crate::ggml) fn nearest(value: f32) -> i32 {
     ((value + 12_582_912.0).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
 }
 
@@ -198,7 +198,7 @@ pub(super) fn symmetric_descent(x: &[f32], half: i32, codes: &mut [u8]) -> f32 {
 
 /// Fits `scale * code` with codes `0..=max_code` to values that are not negative: the scales and minima of sub-blocks.
 /// Tries nine scales, then improves one code at a time for up to five rounds.
-pub(super) fn positive(x: &[f32], weights: &[f32], max_code: i32, codes: &mut [u8]) -> f32 {
+pub(in crate::ggml) fn positive(x: &[f32], weights: &[f32], max_code: i32, codes: &mut [u8]) -> f32 {
     let mut max = 0.0;
     for &v in x {
         max = if max > v { max } else { v };

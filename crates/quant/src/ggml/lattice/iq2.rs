@@ -1,9 +1,13 @@
 //! IQ2_XXS, IQ2_XS and IQ2_S: points of eight magnitudes, with signs of their own.
 
+use std::sync::LazyLock;
+
 use super::grids::{IQ2_S as POINTS_S, IQ2_XS as POINTS_XS, IQ2_XXS as POINTS_XXS};
-use super::{BLOCK, even_signs, put_signed};
+use super::magnitudes::{self, Coded, Magnitudes, SecondRound};
+use super::neighbours::Lattice;
+use super::{BLOCK, even_signs, put_signed, put_steps, signs_and_step};
 use crate::Grid;
-use crate::ggml::block::{BlockScheme, Encode, blocks};
+use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
 use crate::ggml::codes::half_at;
 use crate::simd::per_level;
 
@@ -17,7 +21,7 @@ pub(super) static IQ2_XXS: BlockScheme = BlockScheme {
     block: BLOCK,
     planes: &blocks(BYTES_XXS),
     error_ceiling: 0.45,
-    encode: Encode::ReadOnly,
+    encode: Encode::Required(encode_xxs),
     decode: decode_xxs,
 };
 
@@ -27,7 +31,7 @@ pub(super) static IQ2_XS: BlockScheme = BlockScheme {
     block: BLOCK,
     planes: &blocks(BYTES_XS),
     error_ceiling: 0.4,
-    encode: Encode::ReadOnly,
+    encode: Encode::Required(encode_xs),
     decode: decode_xs,
 };
 
@@ -37,9 +41,121 @@ pub(super) static IQ2_S: BlockScheme = BlockScheme {
     block: BLOCK,
     planes: &blocks(BYTES_S),
     error_ceiling: 0.4,
-    encode: Encode::ReadOnly,
+    encode: Encode::Weighted {
+        plain: |values, bytes| encode_s(Weighted { values, importance: &[] }, bytes),
+        weighted: encode_s,
+    },
     decode: decode_s,
 };
+
+static LATTICE_XXS: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&POINTS_XXS, 2));
+static LATTICE_XS: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&POINTS_XS, 2));
+static LATTICE_S: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&POINTS_S, 1));
+
+struct Xxs;
+struct Xs;
+struct S;
+
+impl Magnitudes<32, 8, 16, BYTES_XXS> for Xxs {
+    const CODES: i32 = 3;
+    const CANDIDATES: (i32, f32) = (6, 0.1);
+    const NOTHING: f32 = 1e-15;
+    const ENERGY: f32 = 1.0;
+    const EVEN_SIGNS: bool = true;
+    const SECOND_ROUND: SecondRound = SecondRound::All;
+    const CORRECTION: f32 = 1.0;
+
+    fn lattice() -> &'static Lattice<8> {
+        &LATTICE_XXS
+    }
+
+    /// Layout: scale (half precision), then for each group the numbers of four points and a word of signs, seven bits for
+    /// each point, with the group's step on top.
+    #[inline(always)]
+    fn pack(block: &Coded, bytes: &mut [u8; BYTES_XXS]) {
+        bytes[..2].copy_from_slice(&block.scale.to_le_bytes());
+        let groups = block.points.as_chunks::<4>().0.iter().zip(block.signs.as_chunks::<4>().0).zip(block.steps);
+        for (bytes, ((points, signs), step)) in bytes[2..].as_chunks_mut::<8>().0.iter_mut().zip(groups) {
+            let points = points.map(|number| number as u8);
+            bytes[..4].copy_from_slice(&points);
+            bytes[4..].copy_from_slice(&signs_and_step(signs, step).to_le_bytes());
+        }
+    }
+}
+
+impl Magnitudes<16, 8, 24, BYTES_XS> for Xs {
+    const CODES: i32 = 3;
+    const CANDIDATES: (i32, f32) = (9, 0.1);
+    const NOTHING: f32 = 1e-15;
+    const ENERGY: f32 = 1.0;
+    const EVEN_SIGNS: bool = true;
+    const SECOND_ROUND: SecondRound = SecondRound::Moved;
+    const CORRECTION: f32 = 1.0;
+
+    fn lattice() -> &'static Lattice<8> {
+        &LATTICE_XS
+    }
+
+    /// Layout: scale (half precision), for each point a word of its number and seven signs, steps of groups in nibbles.
+    #[inline(always)]
+    fn pack(block: &Coded, bytes: &mut [u8; BYTES_XS]) {
+        bytes[..2].copy_from_slice(&block.scale.to_le_bytes());
+        let points = block.points.iter().zip(block.signs);
+        for (bytes, (number, signs)) in bytes[2..66].as_chunks_mut::<2>().0.iter_mut().zip(points) {
+            *bytes = (number | u16::from(signs & 127) << 9).to_le_bytes();
+        }
+        put_steps(&block.steps, &mut bytes[66..]);
+    }
+}
+
+impl Magnitudes<16, 8, 24, BYTES_S> for S {
+    const CODES: i32 = 3;
+    const CANDIDATES: (i32, f32) = (9, 0.1);
+    const NOTHING: f32 = 1e-8;
+    const ENERGY: f32 = 2.0;
+    const EVEN_SIGNS: bool = false;
+    const SECOND_ROUND: SecondRound = SecondRound::Moved;
+    const CORRECTION: f32 = 0.9875;
+
+    fn lattice() -> &'static Lattice<8> {
+        &LATTICE_S
+    }
+
+    fn plain_weight(x: f32, energy: f32) -> f32 {
+        0.25 * energy + x * x
+    }
+
+    /// Layout: scale (half precision), low bytes of the points' numbers, signs, high bits of the numbers, steps in nibbles.
+    #[inline(always)]
+    fn pack(block: &Coded, bytes: &mut [u8; BYTES_S]) {
+        bytes.fill(0);
+        bytes[..2].copy_from_slice(&block.scale.to_le_bytes());
+        for (i, number) in block.points.iter().enumerate().take(32) {
+            bytes[2 + i] = *number as u8;
+            bytes[66 + i / 4] |= ((number >> 8) as u8) << (2 * (i % 4));
+        }
+        bytes[34..66].copy_from_slice(&block.signs);
+        put_steps(&block.steps, &mut bytes[74..]);
+    }
+}
+
+per_level! {
+    fn encode_xxs(rows: Weighted<'_>, bytes: &mut [u8]) {
+        magnitudes::encode::<Xxs, 32, 8, 16, BYTES_XXS>(rows, bytes);
+    }
+}
+
+per_level! {
+    fn encode_xs(rows: Weighted<'_>, bytes: &mut [u8]) {
+        magnitudes::encode::<Xs, 16, 8, 24, BYTES_XS>(rows, bytes);
+    }
+}
+
+per_level! {
+    fn encode_s(rows: Weighted<'_>, bytes: &mut [u8]) {
+        magnitudes::encode::<S, 16, 8, 24, BYTES_S>(rows, bytes);
+    }
+}
 
 /// Scale of a group from the scale of its block and four bits.
 #[inline(always)]

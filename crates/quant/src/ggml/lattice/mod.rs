@@ -6,6 +6,9 @@ mod grids;
 mod iq1;
 mod iq2;
 mod iq3;
+mod magnitudes;
+mod neighbours;
+mod search;
 
 /// Values of a block.
 const BLOCK: usize = 256;
@@ -27,4 +30,19 @@ fn put_signed(out: &mut [f32], point: [u8; 8], signs: u8, scale: f32) {
 fn even_signs(bits: u32) -> u8 {
     let bits = bits as u8 & 127;
     bits | ((bits.count_ones() & 1) << 7) as u8
+}
+
+/// Seven signs of each of four points, and the step of their group in the top four bits.
+#[inline(always)]
+fn signs_and_step(signs: &[u8; 4], step: u8) -> u32 {
+    let [a, b, c, d] = signs.map(|signs| u32::from(signs & 127));
+    a | b << 7 | c << 14 | d << 21 | u32::from(step) << 28
+}
+
+/// Steps in nibbles, the first in the low one.
+#[inline(always)]
+fn put_steps(steps: &[u8], bytes: &mut [u8]) {
+    for (byte, [low, high]) in bytes.iter_mut().zip(steps.as_chunks::<2>().0) {
+        *byte = low | high << 4;
+    }
 }

@@ -4,7 +4,7 @@
 
 use crate::ggml::block::Weighted;
 use crate::ggml::codes::{BLOCK, whole_to_byte};
-use crate::ggml::lanes::{LANES, largest, map, nearest, transpose, transpose_codes, zip};
+use crate::ggml::lanes::{LANES, largest, map, nearest, sums_of_squares, transpose, transpose_codes, zip};
 use crate::simd::per_level;
 
 type Lanes = [f32; LANES];
@@ -40,10 +40,11 @@ pub(super) struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     pub(super) fn new(rows: Weighted<'a>) -> Self {
+        let columns = rows.importance.len();
         Self {
             values: rows.values.as_chunks().0,
             importance: rows.importance.as_chunks().0,
-            energy: mean_squares(rows.values, rows.importance.len()),
+            energy: sums_of_squares(rows.values, columns).iter().map(|sum| sum / columns as f32).collect(),
         }
     }
 
@@ -71,23 +72,6 @@ per_level! {
             }
         }
     }
-}
-
-/// The mean square of each row. Terms are added in order, so eight rows go side by side.
-fn mean_squares(values: &[f32], columns: usize) -> Vec<f32> {
-    let mut means = Vec::with_capacity(values.len() / columns);
-    for group in values.chunks(8 * columns) {
-        let rows: [&[f32]; 8] =
-            std::array::from_fn(|r| group.get(r * columns..).filter(|row| !row.is_empty()).unwrap_or(group));
-        let mut sums = [0.0; 8];
-        for column in 0..columns {
-            for (sum, row) in sums.iter_mut().zip(rows) {
-                *sum += row[column] * row[column];
-            }
-        }
-        means.extend(sums.iter().take(group.len() / columns).map(|sum| sum / columns as f32));
-    }
-    means
 }
 
 /// The scale whose codes, from 0 to `2 * half - 1` with zero at `half`, fit best; 19 candidates.
