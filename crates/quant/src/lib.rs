@@ -1,6 +1,7 @@
 //! Quantization schemes: planes and grids, encoders and decoders, recipes.
 
 pub mod arrange;
+pub mod bnb;
 mod error;
 pub mod float;
 pub mod ggml;
@@ -10,6 +11,7 @@ pub mod recipe;
 mod registry;
 mod repack;
 mod scheme;
+mod shape;
 pub mod simd;
 
 pub use error::Error;

@@ -5,7 +5,7 @@ use std::sync::RwLock;
 use crate::{Error, SchemeRef};
 
 /// The schemes of each family, in the order in which they are listed.
-static FAMILIES: &[fn() -> Vec<SchemeRef>] = &[crate::ggml::schemes, crate::mlx::schemes];
+static FAMILIES: &[fn() -> Vec<SchemeRef>] = &[crate::ggml::schemes, crate::mlx::schemes, crate::bnb::schemes];
 
 static USER: RwLock<Vec<SchemeRef>> = RwLock::new(Vec::new());
 

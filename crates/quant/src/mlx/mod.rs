@@ -56,7 +56,7 @@ impl Float {
 
     /// Rounds each of the values; the choice of type stays outside of the loop.
     #[inline(always)]
-    fn round_all<const N: usize>(self, values: &mut [f32; N]) {
+    pub(crate) fn round_all<const N: usize>(self, values: &mut [f32; N]) {
         match self {
             Float::F32 => {}
             Float::F16 => {
