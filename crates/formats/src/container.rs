@@ -156,7 +156,8 @@ impl Probe {
 
     fn explain(&self) -> Error {
         let message = if self.path.is_dir() {
-            "no model found in this folder: expected *.safetensors, *.gguf or weights.npz".to_string()
+            "no model found in this folder: expected *.safetensors, *.gguf, weights.npz or pytorch_model.bin"
+                .to_string()
         } else if self.length == 0 {
             "the file is empty: the download did not start, or failed".to_string()
         } else if self.head.starts_with(b"version https://git-lfs") {

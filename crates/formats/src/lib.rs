@@ -8,8 +8,10 @@ pub mod hub;
 mod json;
 pub mod mlx;
 pub mod npz;
+pub mod pytorch;
 pub mod safetensors;
 mod source;
+mod zip;
 
 pub use container::{
     Container, ContainerRef, Layout, LayoutPart, Probe, Target, TargetTensor, container, containers, detect, open,
@@ -20,4 +22,4 @@ pub use hub::resolve_model;
 pub use source::{Entry, Extent, Part, Source, SourceBuilder, expected_bytes};
 
 /// The built-in containers, in the order in which they are tried.
-static BUILT_IN: &[ContainerRef] = &[&gguf::Gguf, &mlx::Mlx, &safetensors::SafeTensors, &npz::Npz];
+static BUILT_IN: &[ContainerRef] = &[&gguf::Gguf, &mlx::Mlx, &safetensors::SafeTensors, &npz::Npz, &pytorch::PyTorch];

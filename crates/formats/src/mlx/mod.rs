@@ -62,7 +62,7 @@ impl Container for Mlx {
     }
 
     fn verify(&self, source: &Source, limits: &Limits) -> Result<Vec<Problem>, Error> {
-        let mut problems = crate::safetensors::verify_folder(source, limits)?;
+        let mut problems = crate::safetensors::verify_folder(source, &folder::NAMING, limits)?;
         for part in source.parts().iter().filter(|part| part.path().ends_with(NPZ)) {
             problems.extend(crate::npz::verify_checksums(part.path(), limits)?);
         }
@@ -136,7 +136,7 @@ impl Mlx {
 
 /// Whether the first weights that can be read say that MLX wrote them.
 fn says_mlx(probe: &Probe, limits: &Limits) -> bool {
-    let first = match folder::find_parts(&probe.files) {
+    let first = match folder::find_parts(&probe.files, &folder::NAMING) {
         Ok(Parts::Named(names)) => names.into_iter().next(),
         Ok(Parts::Indexed) => probe.files.iter().find(|name| name.ends_with(".safetensors")).cloned(),
         _ => None,

@@ -2,7 +2,6 @@
 //!
 //! Read only: a zip stores a checksum of each member before its data, and a [`Layout`] is fixed before the data are.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,10 +11,15 @@ use windlass_tensor::{Element, Limits};
 use crate::{Container, Error, Extent, Layout, Probe, Problem, Source, SourceBuilder, Target};
 
 mod npy;
-mod zip;
 
+use crate::zip::{self, Bytes, Rules};
 pub use npy::Npy;
-use zip::Bytes;
+
+/// NumPy's writer knows the sizes before the data.
+const ZIP: Rules = Rules {
+    trailing: false,
+    compressed: "load it and save it again with numpy.savez instead of numpy.savez_compressed",
+};
 
 /// Name of a lone array, which has none of its own: that which NumPy gives to unnamed ones.
 const UNNAMED: &str = "arr_0";
@@ -48,7 +52,7 @@ fn arrays(bytes: &dyn Bytes, limits: &Limits) -> Result<Vec<Array>, Problem> {
     if bytes.length() >= 6 && bytes.read(0, 6)? == b"\x93NUMPY" {
         return Ok(vec![array(bytes, UNNAMED, 0, bytes.length())?]);
     }
-    let each = zip::members(bytes, limits)?.into_iter().map(|member| {
+    let each = zip::members(bytes, limits, &ZIP)?.into_iter().map(|member| {
         let name = member.name.strip_suffix(".npy").ok_or_else(|| {
             Problem::new("not-npy", "is not the name of an array, which ends in .npy").tensor(&member.name)
         })?;
@@ -116,23 +120,6 @@ pub(crate) fn verify_checksums(path: &Path, limits: &Limits) -> Result<Vec<Probl
     if file.length() >= 6 && file.read(0, 6).map_err(refuse)? == b"\x93NUMPY" {
         return Ok(Vec::new());
     }
-    let mut problems = Vec::new();
-    for member in zip::members(&file, limits).map_err(refuse)? {
-        let found = checksum(&file, &member).map_err(refuse)?;
-        if found != member.crc {
-            let message = format!("its checksum is {found:08x}, the archive says {:08x}", member.crc);
-            problems.push(Problem::new("checksum", message).tensor(&member.name).offset(member.offset));
-        }
-    }
-    Ok(problems)
-}
-
-fn checksum(file: &File, member: &zip::Member) -> Result<u32, Problem> {
-    let (mut crc, mut done) = (0, 0);
-    while done < member.length {
-        let piece = (member.length - done).min(1 << 20);
-        crc = zip::crc32(crc, &file.read(member.offset + done, piece as usize)?);
-        done += piece;
-    }
-    Ok(crc)
+    let members = zip::members(&file, limits, &ZIP).map_err(refuse)?;
+    zip::verify(&file, &members).map_err(refuse)
 }

@@ -9,7 +9,18 @@ use super::header::{self, Header};
 use super::index::{INDEX, Index};
 use crate::{Error, Problem, SourceBuilder};
 
-const SINGLE: &str = "model.safetensors";
+/// How the weight files of a folder are called.
+pub struct Naming {
+    /// The file that holds a whole model; it goes before an index, as it does in transformers.
+    pub single: &'static str,
+    pub index: &'static str,
+    /// How the name of every weight file begins and ends.
+    pub prefix: &'static str,
+    pub extension: &'static str,
+}
+
+/// Names of safetensors files.
+pub const NAMING: Naming = Naming { single: "model.safetensors", index: INDEX, prefix: "", extension: ".safetensors" };
 
 /// Most side files that are taken along; a model has about ten.
 const SIDE_FILES: usize = 1000;
@@ -29,31 +40,32 @@ pub enum Parts {
     Indexed,
     /// These files; no index is needed, or there is none.
     Named(Vec<String>),
-    /// No safetensors file at all.
+    /// No weight file at all.
     None,
 }
 
-/// Finds the parts in the sorted names of a folder's files. `model.safetensors` goes before an index, as it does in
-/// transformers.
-pub fn find_parts(files: &[String]) -> Result<Parts, Problem> {
+/// Finds the parts in the sorted names of a folder's files.
+pub fn find_parts(files: &[String], naming: &Naming) -> Result<Parts, Problem> {
+    let Naming { single, index, prefix, extension } = *naming;
     let has = |name: &str| contains(files, name);
-    if has(SINGLE) {
-        return Ok(Parts::Named(vec![SINGLE.into()]));
+    if has(single) {
+        return Ok(Parts::Named(vec![single.into()]));
     }
-    if has(INDEX) {
+    if has(index) {
         return Ok(Parts::Indexed);
     }
-    let weights: Vec<&String> = files.iter().filter(|f| f.ends_with(".safetensors")).collect();
+    let weights: Vec<&String> = files.iter().filter(|f| f.starts_with(prefix) && f.ends_with(extension)).collect();
     let Some(first) = weights.first() else { return Ok(Parts::None) };
-    let Some((stem, count)) = part_name(first) else {
+    let Some((stem, count)) = part_name(first, extension) else {
         if weights.len() == 1 {
             return Ok(Parts::Named(vec![first.to_string()]));
         }
-        let message = format!("{} safetensors files and no {INDEX} that says which make up the model", weights.len());
+        let kind = extension.trim_start_matches('.');
+        let message = format!("{} {kind} files and no {index} that says which make up the model", weights.len());
         return Err(Problem::new("no-index", message).help("give the path of one of the files, or download the index"));
     };
     let names: Vec<String> =
-        (1..=count.min(100_000)).map(|i| format!("{stem}-{i:05}-of-{count:05}.safetensors")).collect();
+        (1..=count.min(100_000)).map(|i| format!("{stem}-{i:05}-of-{count:05}{extension}")).collect();
     match names.iter().find(|name| !has(name)) {
         Some(missing) => Err(missing_part(missing)),
         None => Ok(Parts::Named(names)),
@@ -62,25 +74,14 @@ pub fn find_parts(files: &[String]) -> Result<Parts, Problem> {
 
 /// Opens a file, or every part of a folder, and checks the headers and the index.
 pub fn read(path: &Path, limits: &Limits, builder: &mut SourceBuilder) -> Result<Headers, Error> {
-    let refuse = |problem| Error::refused(path, problem);
     if !path.is_dir() {
         let part = read_part(path, limits, builder)?;
         return Ok(Headers { metadata: part.metadata.clone(), parts: vec![(path.into(), part)] });
     }
     let files = crate::Probe::new(path)?.files;
-    let (names, index) = match find_parts(&files).map_err(refuse)? {
-        Parts::Named(names) => (names, None),
-        Parts::Indexed => {
-            let index = read_index(path, limits)?;
-            (index.parts().into_iter().map(String::from).collect(), Some(index))
-        }
-        Parts::None => return Err(refuse(Problem::new("no-weights", "the folder holds no safetensors file"))),
-    };
+    let (names, index) = part_names(path, &files, &NAMING, limits)?;
     let mut headers = Headers { parts: Vec::new(), metadata: Metadata::new() };
     for name in &names {
-        if !contains(&files, name) {
-            return Err(refuse(missing_part(name)));
-        }
         let part = path.join(name);
         let header = read_part(&part, limits, builder)?;
         if headers.metadata.is_empty() {
@@ -101,14 +102,39 @@ pub fn read(path: &Path, limits: &Limits, builder: &mut SourceBuilder) -> Result
     Ok(headers)
 }
 
+/// Names of the parts of a folder, all of which exist, and its index where that says them.
+pub fn part_names(
+    path: &Path,
+    files: &[String],
+    naming: &Naming,
+    limits: &Limits,
+) -> Result<(Vec<String>, Option<Index>), Error> {
+    let refuse = |problem| Error::refused(path, problem);
+    let (names, index) = match find_parts(files, naming).map_err(refuse)? {
+        Parts::Named(names) => (names, None),
+        Parts::Indexed => {
+            let index = read_index(path, naming, limits)?;
+            (index.parts().into_iter().map(String::from).collect(), Some(index))
+        }
+        Parts::None => {
+            let kind = naming.extension.trim_start_matches('.');
+            return Err(refuse(Problem::new("no-weights", format!("the folder holds no {kind} file"))));
+        }
+    };
+    match names.iter().find(|name| !contains(files, name)) {
+        Some(missing) => Err(refuse(missing_part(missing))),
+        None => Ok((names, index)),
+    }
+}
+
 /// Reads and checks the index of a folder.
-pub fn read_index(folder: &Path, limits: &Limits) -> Result<Index, Error> {
-    let path = folder.join(INDEX);
+pub fn read_index(folder: &Path, naming: &Naming, limits: &Limits) -> Result<Index, Error> {
+    let path = folder.join(naming.index);
     let text = crate::files::read_small(&path, limits.header_bytes)?;
     if let Some(problem) = header::not_a_model(&text, text.len() as u64) {
         return Err(Error::refused(&path, problem));
     }
-    Index::parse(&text, limits).map_err(|p| Error::refused(&path, p))
+    Index::of_parts(&text, naming.extension, limits).map_err(|p| Error::refused(&path, p))
 }
 
 /// Reads the header of one file without adding it to a source.
@@ -163,8 +189,8 @@ fn missing_part(name: &str) -> Problem {
 }
 
 /// Stem and number of parts of a name such as `model-00001-of-00003.safetensors`.
-fn part_name(name: &str) -> Option<(&str, usize)> {
-    let (rest, count) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
+fn part_name<'a>(name: &'a str, extension: &str) -> Option<(&'a str, usize)> {
+    let (rest, count) = name.strip_suffix(extension)?.rsplit_once("-of-")?;
     let (stem, number) = rest.rsplit_once('-')?;
     let digits = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
     (digits(number) && digits(count)).then_some((stem, count.parse().ok()?)).filter(|(_, count)| *count > 0)
@@ -175,13 +201,13 @@ mod tests {
     use super::*;
 
     fn find(files: &[&str]) -> Result<Parts, Problem> {
-        find_parts(&files.iter().map(|f| f.to_string()).collect::<Vec<_>>())
+        find_parts(&files.iter().map(|f| f.to_string()).collect::<Vec<_>>(), &NAMING)
     }
 
     #[test]
     fn parts_are_found_by_name_and_a_missing_one_is_named() {
         assert_eq!(find(&["config.json"]), Ok(Parts::None));
-        assert_eq!(find(&[SINGLE, INDEX]), Ok(Parts::Named(vec![SINGLE.into()])));
+        assert_eq!(find(&[NAMING.single, INDEX]), Ok(Parts::Named(vec![NAMING.single.into()])));
         assert_eq!(find(&["m-00001-of-00002.safetensors", INDEX]), Ok(Parts::Indexed));
         assert_eq!(find(&["adapter_model.safetensors"]), Ok(Parts::Named(vec!["adapter_model.safetensors".into()])));
         let two = ["m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors"];

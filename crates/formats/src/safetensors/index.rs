@@ -29,12 +29,17 @@ struct Raw {
 impl Index {
     /// Parses the JSON. Part names must be plain names of safetensors files.
     pub fn parse(text: &[u8], limits: &Limits) -> Result<Index, Problem> {
+        Index::of_parts(text, ".safetensors", limits)
+    }
+
+    /// Parses the index of parts whose names end in `extension`.
+    pub(crate) fn of_parts(text: &[u8], extension: &str, limits: &Limits) -> Result<Index, Problem> {
         let bad = |message: String| Problem::new("bad-index", message);
         json::check_depth(text, limits.nesting).map_err(bad)?;
         let raw: Raw = serde_json::from_slice(text).map_err(|e| bad(format!("the index is not valid: {e}")))?;
         for (tensor, part) in &raw.weight_map.0 {
-            if !is_plain_name(part) {
-                let message = format!("part {:?} is not a plain file name ending in .safetensors", short(part));
+            if !is_plain_name(part, extension) {
+                let message = format!("part {:?} is not a plain file name ending in {extension}", short(part));
                 return Err(Problem::new("bad-part-name", message).tensor(tensor));
             }
         }
@@ -94,9 +99,9 @@ pub fn write(weight_map: &[(&str, &str)], total_size: u64, total_parameters: u64
 }
 
 /// Whether this names a file of the same folder, and nothing else.
-fn is_plain_name(name: &str) -> bool {
+fn is_plain_name(name: &str, extension: &str) -> bool {
     let strange = |c: char| matches!(c, '/' | '\\' | ':') || c.is_control();
-    name.len() <= 255 && name.ends_with(".safetensors") && !name.starts_with('.') && !name.contains(strange)
+    name.len() <= 255 && name.ends_with(extension) && !name.starts_with('.') && !name.contains(strange)
 }
 
 fn whole(value: f64) -> Option<u64> {

@@ -12,6 +12,7 @@ mod header;
 mod index;
 pub(crate) mod write;
 
+use folder::Naming;
 pub use folder::is_side_file;
 pub use header::{Header, TensorInfo, parse};
 pub use index::{INDEX, Index};
@@ -53,7 +54,7 @@ impl Container for SafeTensors {
     }
 
     fn verify(&self, source: &Source, limits: &Limits) -> Result<Vec<Problem>, Error> {
-        verify_folder(source, limits)
+        verify_folder(source, &folder::NAMING, limits)
     }
 
     fn can_hold(&self, element: &Element) -> bool {
@@ -81,7 +82,7 @@ impl Container for SafeTensors {
 }
 
 /// What an index of a folder says wrongly, and what a folder lacks.
-pub(crate) fn verify_folder(source: &Source, limits: &Limits) -> Result<Vec<Problem>, Error> {
+pub(crate) fn verify_folder(source: &Source, naming: &Naming, limits: &Limits) -> Result<Vec<Problem>, Error> {
     let (path, mut problems) = (source.path(), Vec::new());
     if !path.is_dir() {
         return Ok(problems);
@@ -90,21 +91,21 @@ pub(crate) fn verify_folder(source: &Source, limits: &Limits) -> Result<Vec<Prob
         let problem = Problem::new("no-config", "the folder has no config.json: programs cannot tell its architecture");
         problems.push(problem.help("download config.json of the model"));
     }
-    if !path.join(INDEX).is_file() {
+    if !path.join(naming.index).is_file() {
         if source.parts().len() > 1 {
-            problems.push(Problem::new("no-index", format!("{} parts and no {INDEX}", source.parts().len())));
+            problems.push(Problem::new("no-index", format!("{} parts and no {}", source.parts().len(), naming.index)));
         }
         return Ok(problems);
     }
-    match folder::read_index(path, limits) {
-        Ok(index) => verify_index(source, &index, &mut problems),
+    match folder::read_index(path, naming, limits) {
+        Ok(index) => verify_index(source, &index, naming, &mut problems),
         Err(Error::Refused { problem, .. }) => problems.push(*problem),
         Err(other) => return Err(other),
     }
     Ok(problems)
 }
 
-fn verify_index(source: &Source, index: &Index, problems: &mut Vec<Problem>) {
+fn verify_index(source: &Source, index: &Index, naming: &Naming, problems: &mut Vec<Problem>) {
     let bytes = source.bytes();
     if let Some(total) = index.total_size.filter(|total| *total != bytes) {
         let message = format!("the index says the tensors have {total} bytes together, they have {bytes}");
@@ -113,7 +114,7 @@ fn verify_index(source: &Source, index: &Index, problems: &mut Vec<Problem>) {
     let names: Vec<_> = source.parts().iter().filter_map(|p| p.path().file_name()?.to_str()).collect();
     if index.parts().iter().any(|part| !names.contains(part)) {
         let message = format!("the index lists parts beside {}: it belongs to another version", names.join(", "));
-        problems.push(Problem::new("stale-index", message).help(format!("remove {INDEX}")));
+        problems.push(Problem::new("stale-index", message).help(format!("remove {}", naming.index)));
     }
 }
 

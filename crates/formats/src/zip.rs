@@ -1,10 +1,19 @@
-//! The zip around the arrays: stored members that lie behind each other, told twice and compared.
+//! Zips of arrays and of PyTorch: stored members that lie behind each other, told twice and compared.
 
 use std::fs::File;
 
 use windlass_tensor::Limits;
 
 use crate::Problem;
+
+/// What a format's own writer does beyond the plainest zip.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Whether sizes and checksum of a member may stand behind its data.
+    pub trailing: bool,
+    /// What to do about a compressed member.
+    pub compressed: &'static str,
+}
 
 /// Bytes that are read by place.
 pub trait Bytes {
@@ -23,6 +32,8 @@ pub struct Member {
     pub offset: u64,
     pub length: u64,
     pub crc: u32,
+    /// Whether its sizes and checksum stand behind its data.
+    trailing: bool,
 }
 
 const END: u32 = 0x0605_4b50;
@@ -30,9 +41,12 @@ const END64: u32 = 0x0606_4b50;
 const LOCATOR64: u32 = 0x0706_4b50;
 const CENTRAL: u32 = 0x0201_4b50;
 const LOCAL: u32 = 0x0403_4b50;
+const DESCRIPTOR: u32 = 0x0807_4b50;
 
-/// The only flag that a stored array may have: its name is UTF-8.
+/// The name is UTF-8.
 const UTF8: u16 = 1 << 11;
+/// Sizes and checksum stand behind the data.
+const TRAILING: u16 = 1 << 3;
 
 impl Bytes for &[u8] {
     fn length(&self) -> u64 {
@@ -68,13 +82,13 @@ fn beyond(offset: u64, length: usize) -> Problem {
 }
 
 /// Reads the directory and every member's own header, and checks that together they cover the file.
-pub fn members(bytes: &dyn Bytes, limits: &Limits) -> Result<Vec<Member>, Problem> {
+pub fn members(bytes: &dyn Bytes, limits: &Limits, rules: &Rules) -> Result<Vec<Member>, Problem> {
     let directory = directory(bytes, limits)?;
     let text = bytes.read(directory.offset, directory.length)?;
     let mut at = Cursor { bytes: &text, at: 0, base: directory.offset };
     let mut found = Vec::new();
     for _ in 0..directory.entries {
-        found.push(central(&mut at)?);
+        found.push(central(&mut at, rules)?);
     }
     if at.at != text.len() {
         let message = format!("the zip directory says {} members, and goes on after them", directory.entries);
@@ -89,9 +103,15 @@ pub fn members(bytes: &dyn Bytes, limits: &Limits) -> Result<Vec<Member>, Proble
             let message = format!("begins at {header} and {what} what is before it, which ends at {end}");
             return Err(Problem::new(code, message).tensor(&member.name).offset(header));
         }
-        member.offset = local(bytes, header, &member).map_err(|p| p.tensor(&member.name))?;
-        let past = || Problem::new("truncated", "reaches into the zip directory").tensor(&member.name);
-        end = member.offset.checked_add(member.length).filter(|e| *e <= directory.offset).ok_or_else(past)?;
+        let place = |problem: Problem| problem.tensor(&member.name);
+        let (offset, wide) = local(bytes, header, &member).map_err(place)?;
+        member.offset = offset;
+        let past = || Problem::new("truncated", "reaches into the zip directory");
+        let inside = |end: &u64| *end <= directory.offset;
+        end = offset.checked_add(member.length).filter(inside).ok_or_else(|| past().tensor(&member.name))?;
+        if member.trailing {
+            end = descriptor(bytes, end, wide, &member).map_err(|p| p.tensor(&member.name))?;
+        }
         members.push(member);
     }
     if end != directory.offset {
@@ -125,7 +145,9 @@ fn directory(bytes: &dyn Bytes, limits: &Limits) -> Result<Directory, Problem> {
         return Err(Problem::new("bad-directory", message).offset(place));
     }
     let mut found = (entries, length, offset, place);
-    if entries == 0xffff || length == 0xffff_ffff || offset == 0xffff_ffff {
+    // PyTorch writes the 64-bit record always, also where the small one says all.
+    let marked = entries == 0xffff || length == 0xffff_ffff || offset == 0xffff_ffff;
+    if marked || (offset.checked_add(length) != Some(place) && has_locator(bytes, place)?) {
         found = directory64(bytes, place, (entries, length, offset))?;
     }
     let (entries, length, offset, end) = found;
@@ -139,6 +161,12 @@ fn directory(bytes: &dyn Bytes, limits: &Limits) -> Result<Directory, Problem> {
     }
     let length = usize::try_from(length).map_err(|_| beyond(offset, usize::MAX))?;
     Ok(Directory { offset, length, entries })
+}
+
+/// Whether the locator of a 64-bit end record stands before the end record at `end`.
+fn has_locator(bytes: &dyn Bytes, end: u64) -> Result<bool, Problem> {
+    let Some(place) = end.checked_sub(20) else { return Ok(false) };
+    Ok(bytes.read(place, 4)? == LOCATOR64.to_le_bytes())
 }
 
 /// Entries, length, offset and end of the directory by the 64-bit end record; small values must agree with it.
@@ -178,7 +206,7 @@ fn directory64(
 }
 
 /// One entry of the directory: where its local header is, and the member but for the place of its data.
-fn central(at: &mut Cursor<'_>) -> Result<(u64, Member), Problem> {
+fn central(at: &mut Cursor<'_>, rules: &Rules) -> Result<(u64, Member), Problem> {
     let start = at.base + at.at as u64;
     let bad = |code, message: String| Problem::new(code, message).offset(start);
     if at.u32()? != CENTRAL {
@@ -201,9 +229,10 @@ fn central(at: &mut Cursor<'_>) -> Result<(u64, Member), Problem> {
     let fail = |code, message: &str| Err(bad(code, message.to_string()).tensor(&name));
     if method != 0 {
         let problem = bad("compressed", "is compressed: its values cannot be read in place".into()).tensor(&name);
-        return Err(problem.help("load it and save it again with numpy.savez instead of numpy.savez_compressed"));
+        return Err(problem.help(rules.compressed));
     }
-    if flags & !UTF8 != 0 || disk != 0 {
+    let allowed = if rules.trailing { UTF8 | TRAILING } else { UTF8 };
+    if flags & !allowed != 0 || disk != 0 {
         return fail("bad-member", "is encrypted, streamed or on another disk");
     }
     let (length, packed, header) = widen(extra, &[length, packed, header], true)
@@ -213,11 +242,11 @@ fn central(at: &mut Cursor<'_>) -> Result<(u64, Member), Problem> {
     if packed != length {
         return fail("wrong-size", "is stored, but its two sizes differ");
     }
-    Ok((header, Member { name, offset: 0, length, crc }))
+    Ok((header, Member { name, offset: 0, length, crc, trailing: flags & TRAILING != 0 }))
 }
 
-/// Checks a member's own header against the directory; gives the place of its data.
-fn local(bytes: &dyn Bytes, header: u64, member: &Member) -> Result<u64, Problem> {
+/// Checks a member's own header against the directory; gives the place of its data, and whether it has 64-bit sizes.
+fn local(bytes: &dyn Bytes, header: u64, member: &Member) -> Result<(u64, bool), Problem> {
     let differs = |what: &str| {
         let message = format!("its own header and the zip directory have different {what}");
         Problem::new("local-header", message).offset(header)
@@ -238,28 +267,38 @@ fn local(bytes: &dyn Bytes, header: u64, member: &Member) -> Result<u64, Problem
     if rest.get(..name) != Some(member.name.as_bytes()) {
         return Err(differs("names"));
     }
-    if flags & !UTF8 != 0 || method != 0 || crc != member.crc {
+    let later = member.trailing && (crc, length, packed) == (0, 0, 0);
+    let flag = if member.trailing { TRAILING } else { 0 };
+    if flags & !UTF8 != flag || method != 0 || (crc != member.crc && !later) {
         return Err(differs("flags, methods or checksums"));
     }
-    let sizes = widen(rest.get(name..).unwrap_or_default(), &[length, packed], false);
-    if sizes != Some(vec![member.length, member.length]) {
+    let fields = rest.get(name..).unwrap_or_default();
+    let sizes = widen(fields, &[length, packed], false);
+    if !later && sizes != Some(vec![member.length, member.length]) {
         return Err(differs("sizes"));
     }
-    Ok(header + 30 + (name + extra) as u64)
+    let wide = wide_field(fields).ok_or_else(|| differs("sizes"))?.is_some();
+    Ok((header + 30 + (name + extra) as u64, wide))
+}
+
+/// Checks what stands behind a member's data at `at` against the directory; gives where it ends.
+fn descriptor(bytes: &dyn Bytes, at: u64, wide: bool, member: &Member) -> Result<u64, Problem> {
+    let text = bytes.read(at, if wide { 24 } else { 16 })?;
+    let mut cursor = Cursor { bytes: &text, at: 0, base: at };
+    let found = (cursor.u32()?, cursor.u32()?);
+    let mut size = || if wide { cursor.u64() } else { cursor.u32().map(u64::from) };
+    let sizes = (size()?, size()?);
+    if found != (DESCRIPTOR, member.crc) || sizes != (member.length, member.length) {
+        let message = "what stands behind its data and the zip directory have different sizes or checksums";
+        return Err(Problem::new("local-header", message).offset(at));
+    }
+    Ok(at + text.len() as u64)
 }
 
 /// Replaces the values that are all ones by those of the 64-bit extra field, in order. An unpacked and a packed size
 /// always stand together in a local header.
 fn widen(extra: &[u8], small: &[u32], central: bool) -> Option<Vec<u64>> {
-    let mut at = Cursor { bytes: extra, at: 0, base: 0 };
-    let mut wide: Option<Cursor<'_>> = None;
-    while at.at < extra.len() {
-        let (kind, length) = (at.u16().ok()?, at.u16().ok()?);
-        let field = at.take(length.into()).ok()?;
-        if kind == 1 && wide.replace(Cursor { bytes: field, at: 0, base: 0 }).is_some() {
-            return None;
-        }
-    }
+    let mut wide = wide_field(extra)?;
     let both = !central && small.contains(&u32::MAX);
     let value = |s: &u32| match *s {
         u32::MAX => wide.as_mut()?.u64().ok(),
@@ -267,6 +306,43 @@ fn widen(extra: &[u8], small: &[u32], central: bool) -> Option<Vec<u64>> {
         small => Some(u64::from(small)),
     };
     small.iter().map(value).collect()
+}
+
+/// The 64-bit extra field, where there is one; `None` where there are two, or the fields are cut off.
+fn wide_field(extra: &[u8]) -> Option<Option<Cursor<'_>>> {
+    let mut at = Cursor { bytes: extra, at: 0, base: 0 };
+    let mut wide = None;
+    while at.at < extra.len() {
+        let (kind, length) = (at.u16().ok()?, at.u16().ok()?);
+        let field = at.take(length.into()).ok()?;
+        if kind == 1 && wide.replace(Cursor { bytes: field, at: 0, base: 0 }).is_some() {
+            return None;
+        }
+    }
+    Some(wide)
+}
+
+/// Reads all members and compares their checksums.
+pub fn verify(file: &File, members: &[Member]) -> Result<Vec<Problem>, Problem> {
+    let mut problems = Vec::new();
+    for member in members {
+        let found = checksum(file, member)?;
+        if found != member.crc {
+            let message = format!("its checksum is {found:08x}, the archive says {:08x}", member.crc);
+            problems.push(Problem::new("checksum", message).tensor(&member.name).offset(member.offset));
+        }
+    }
+    Ok(problems)
+}
+
+fn checksum(file: &File, member: &Member) -> Result<u32, Problem> {
+    let (mut crc, mut done) = (0, 0);
+    while done < member.length {
+        let piece = (member.length - done).min(1 << 20);
+        crc = crc32(crc, &file.read(member.offset + done, piece as usize)?);
+        done += piece;
+    }
+    Ok(crc)
 }
 
 /// CRC-32 as zip computes it, continued from `crc` (0 at the beginning).
