@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use windlass_quant::{Importance, Packing, schemes};
+use windlass_quant::{Grid, Importance, Packing, SchemeRef, schemes};
 use windlass_tensor::{DType, PackedLayout};
 
 const ROWS: usize = 16;
@@ -21,6 +21,17 @@ fn rate(mut f: impl FnMut()) -> f64 {
         best = best.min(run.elapsed());
     }
     (ROWS * COLUMNS * 4) as f64 / 1e6 / best.min(start.elapsed()).as_secs_f64()
+}
+
+/// Columns in order of their groups, for schemes that say so.
+fn fill_order(scheme: SchemeRef, planes: &mut [Vec<u8>]) {
+    let Grid::Affine { group, .. } = scheme.grid() else { return };
+    for (_, bytes) in scheme.planes().iter().zip(planes).filter(|(plane, _)| plane.name == "g_idx") {
+        for (column, entry) in bytes.chunks_exact_mut(4).enumerate() {
+            let index = column.checked_div(group).unwrap_or(0) as u32;
+            entry.copy_from_slice(&index.to_le_bytes());
+        }
+    }
 }
 
 fn main() {
@@ -49,6 +60,7 @@ fn main() {
         let can = scheme.can_encode();
         let plain = (can && scheme.importance() != Importance::Required).then(|| encode(None));
         let weighted = (can && scheme.importance() != Importance::Ignored).then(|| encode(Some(&importance)));
+        fill_order(scheme, &mut planes);
         let parts: Vec<&[u8]> = planes.iter().map(Vec::as_slice).collect();
         let decode = rate(|| {
             scheme.decode(&parts, COLUMNS, packing.float, &mut decoded).expect("the lengths agree");

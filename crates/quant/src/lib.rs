@@ -1,10 +1,14 @@
 //! Quantization schemes: planes and grids, encoders and decoders, recipes.
 
 pub mod arrange;
+pub mod awq;
 pub mod bnb;
 mod error;
 pub mod float;
+mod gather;
 pub mod ggml;
+pub mod gptq;
+mod grouped;
 pub mod measure;
 pub mod mlx;
 pub mod recipe;
