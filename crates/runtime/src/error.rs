@@ -13,6 +13,12 @@ pub enum Error {
         available: u64,
         limit: u64,
     },
+    /// The shared team of threads was made before its size was set.
+    #[error("the shared team has {threads} threads already: set their number before anything is computed")]
+    TeamExists {
+        /// Threads it has.
+        threads: usize,
+    },
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,

@@ -1,8 +1,9 @@
-//! Memory and scheduling: budgets and pools of buffers, and the pipeline that moves a model through them.
+//! Memory and scheduling: budgets and pools of buffers, the pipeline that moves a model through them, a team of threads.
 
 mod error;
 pub mod memory;
 pub mod pipeline;
+pub mod scheduler;
 pub mod system;
 
 pub use error::Error;
