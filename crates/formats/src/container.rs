@@ -1,9 +1,11 @@
 //! What a container must be able to do, and the list of all of them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::RwLock;
 
 use windlass_catalog::Convention;
+use windlass_quant::arrange::ArrangementRef;
 use windlass_tensor::{Element, Limits, Metadata};
 
 use crate::{Error, Extent, Problem, Source};
@@ -73,15 +75,17 @@ pub struct TargetTensor {
 }
 
 /// The output with its tensors left blank: parts with their heads, and where each plane goes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Layout {
     /// Whether the target is a folder; otherwise it is the single part (or a set of parts beside each other).
     pub folder: bool,
-    /// Each part: its name, the bytes it begins with, and its full length. Bytes in no extent and not in the head are
-    /// zero.
+    /// Each part: its name, the bytes it begins with, and its full length. Bytes in no extent, not in
+    /// the head and not constant are zero.
     pub parts: Vec<LayoutPart>,
     /// For each tensor of the target, in the same order, an extent for each plane.
     pub tensors: Vec<Vec<Extent>>,
+    /// For tensors whose planes are not stored plane by plane: how they are. The extents above are then of its arrays.
+    pub arrangements: BTreeMap<usize, ArrangementRef>,
     /// Side files of a folder.
     pub files: Vec<(String, Vec<u8>)>,
 }
@@ -95,6 +99,15 @@ pub struct LayoutPart {
     pub name: String,
     pub head: Vec<u8>,
     pub length: u64,
+    /// Bytes that are fixed beside the head, with their offsets: small arrays that describe others.
+    pub constants: Vec<(u64, Vec<u8>)>,
+}
+
+impl LayoutPart {
+    /// A part without constants.
+    pub fn new(name: String, head: Vec<u8>, length: u64) -> Self {
+        Self { name, head, length, constants: Vec::new() }
+    }
 }
 
 static USER: RwLock<Vec<ContainerRef>> = RwLock::new(Vec::new());

@@ -1,11 +1,13 @@
 //! Containers of model weights: detect, read lazily, validate, lay out for writing.
 
+mod arrays;
 mod container;
 mod error;
 pub mod files;
 pub mod gguf;
 pub mod hub;
 mod json;
+pub mod libraries;
 pub mod mlx;
 pub mod npz;
 pub mod pytorch;

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use windlass_quant::Packing;
+use windlass_quant::arrange::{ArrangementRef, Stored};
 use windlass_tensor::{Element, Limits, Metadata};
 
 use crate::{Error, Problem};
@@ -38,6 +40,7 @@ pub struct Entry {
     element: Element,
     shape: Vec<usize>,
     planes: Vec<Extent>,
+    arrangement: Option<ArrangementRef>,
 }
 
 /// A range of bytes in a part.
@@ -114,6 +117,46 @@ impl Source {
         })
     }
 
+    /// Reads rows `first..first + rows`, counted over all dimensions but the last (of `columns` values; a vector may be
+    /// counted as rows of one), one buffer for each plane of the element. `first` is a multiple of
+    /// [`Entry::row_granularity`], the end too unless it is the last row.
+    pub fn read_rows(
+        &self,
+        entry: &Entry,
+        columns: usize,
+        first: usize,
+        rows: usize,
+        planes: &mut [&mut [u8]],
+    ) -> Result<(), Error> {
+        let fail = |message: String| Error::refused(&self.path, Problem::new("range", message).tensor(&entry.name));
+        let packing = match &entry.element {
+            Element::Plain(dtype) => {
+                let row = (columns * dtype.size()) as u64;
+                return planes.iter_mut().try_for_each(|plane| self.read(entry, 0, first as u64 * row, plane));
+            }
+            Element::Packed(packing) => packing,
+        };
+        if let Some(arrangement) = &entry.arrangement {
+            let packing = packing.as_any().downcast_ref::<Packing>();
+            let packing = packing.ok_or_else(|| fail(format!("{} has no arrangement", entry.element.name())))?;
+            let arrays = Arrays { source: self, entry };
+            let gathered = arrangement.gather(packing, &entry.shape, first..first + rows, &arrays, planes);
+            return gathered.map_err(|e| self.gather_error(entry, e));
+        }
+        let ranges = packing.plane_ranges(columns, first, rows).map_err(fail)?;
+        let ranges = ranges.into_iter().zip(planes).enumerate();
+        ranges.into_iter().try_for_each(|(i, ((offset, _), plane))| self.read(entry, i, offset, plane))
+    }
+
+    /// An error of an arrangement is either one of ours on its way through, or what the arrangement found wrong.
+    fn gather_error(&self, entry: &Entry, error: std::io::Error) -> Error {
+        let message = error.to_string();
+        match error.into_inner().map(|e| e.downcast::<Error>()) {
+            Some(Ok(ours)) => *ours,
+            _ => Error::refused(&self.path, Problem::new("bad-planes", message).tensor(&entry.name)),
+        }
+    }
+
     /// Bytes of all tensors.
     pub fn bytes(&self) -> u64 {
         self.tensors.iter().map(Entry::bytes).sum()
@@ -165,7 +208,20 @@ impl Entry {
         self.shape.last().copied().unwrap_or(1)
     }
 
-    /// One extent for a plain tensor, one per plane for a packed one.
+    /// How the planes are stored, where that is not plane by plane and row after row.
+    pub fn arrangement(&self) -> Option<&ArrangementRef> {
+        self.arrangement.as_ref()
+    }
+
+    /// Number of rows, of `columns` values each, that a range to be read begins at a multiple of.
+    pub fn row_granularity(&self, columns: usize) -> usize {
+        let Element::Packed(packing) = &self.element else { return 1 };
+        let own = packing.row_granularity(columns).unwrap_or_else(|| self.rows());
+        let arranged = self.arrangement.as_ref().zip(packing.as_any().downcast_ref::<Packing>());
+        arranged.map_or(own, |(arrangement, packing)| arrangement.granularity(packing, columns)).max(1)
+    }
+
+    /// One extent for a plain tensor, one per plane for a packed one; of an arranged one, one for each stored array.
     pub fn planes(&self) -> &[Extent] {
         &self.planes
     }
@@ -173,6 +229,22 @@ impl Entry {
     /// Bytes of all planes.
     pub fn bytes(&self) -> u64 {
         self.planes.iter().map(|p| p.length).sum()
+    }
+}
+
+/// The stored arrays of an arranged tensor.
+struct Arrays<'a> {
+    source: &'a Source,
+    entry: &'a Entry,
+}
+
+impl Stored for Arrays<'_> {
+    fn read(&self, array: usize, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        self.source.read(self.entry, array, offset, buffer).map_err(std::io::Error::other)
+    }
+
+    fn write(&self, _array: usize, _offset: u64, _bytes: &[u8]) -> std::io::Result<()> {
+        Err(std::io::Error::other("a source is not written to"))
     }
 }
 
@@ -199,6 +271,11 @@ impl SourceBuilder {
         Self { source, limits: limits.clone(), total: 0 }
     }
 
+    /// The file or folder that is being opened.
+    pub fn path(&self) -> &Path {
+        &self.source.path
+    }
+
     /// Adds a file and gives its index.
     pub fn part(&mut self, path: &Path, file: Arc<File>) -> Result<usize, Error> {
         let length = file.metadata().map_err(|e| Error::io(path, e))?.len();
@@ -223,21 +300,60 @@ impl SourceBuilder {
         shape: Vec<usize>,
         planes: Vec<Extent>,
     ) -> Result<(), Error> {
+        let expected = expected_bytes(&element, &shape);
+        self.add(Entry { name, element, shape, planes, arrangement: None }, expected)
+    }
+
+    /// Adds a packed tensor whose planes are stored in an arrangement of their own, an extent for each of its arrays.
+    pub fn arranged(
+        &mut self,
+        name: String,
+        packing: Packing,
+        arrangement: ArrangementRef,
+        shape: Vec<usize>,
+        arrays: Vec<Extent>,
+    ) -> Result<(), Error> {
+        let sizes = |array: windlass_quant::arrange::Array| {
+            Ok(expected_bytes(&array.dtype.into(), &array.shape)?.into_iter().sum())
+        };
+        let expected = arrangement
+            .arrays(&packing, &shape)
+            .and_then(|arrays| arrays.into_iter().map(sizes).collect::<Result<Vec<u64>, String>>())
+            .and_then(|sizes| expected_bytes(&packing.element(), &shape).map(|_| sizes));
+        let element = packing.element();
+        self.add(Entry { name, element, shape, planes: arrays, arrangement: Some(arrangement) }, expected)
+    }
+
+    /// Bytes of a range of a part that was added: for small arrays that say how others are to be read.
+    pub fn read(&self, extent: &Extent, limits: &Limits) -> Result<Vec<u8>, Problem> {
+        let part = self.source.parts.get(extent.part);
+        let part = part.ok_or_else(|| Problem::new("wrong-part", format!("part {} does not exist", extent.part)))?;
+        if extent.length > limits.side_file_bytes || extent.offset.saturating_add(extent.length) > part.length {
+            let message = format!("{} bytes at offset {} are more than can be read", extent.length, extent.offset);
+            return Err(Problem::new("range", message));
+        }
+        let mut bytes = vec![0; extent.length as usize];
+        let read = crate::files::read_exact_at(&part.file, &mut bytes, extent.offset);
+        read.map_err(|e| Problem::new("range", e.to_string()).offset(extent.offset)).map(|()| bytes)
+    }
+
+    fn add(&mut self, entry: Entry, expected: Result<Vec<u64>, String>) -> Result<(), Error> {
+        let planes = &entry.planes;
         let path = match planes.first().and_then(|p| self.source.parts.get(p.part)) {
             Some(part) => part.path.clone(),
             None => self.source.path.clone(),
         };
         let offset = planes.first().map_or(0, |p| p.offset);
-        self.check_tensor(&name, &element, &shape, &planes)
-            .map_err(|problem| Error::refused(&path, problem.tensor(&name).offset(offset)))?;
-        let entry = Entry { name: name.clone(), element, shape, planes };
+        self.check_tensor(&entry, expected)
+            .map_err(|problem| Error::refused(&path, problem.tensor(&entry.name).offset(offset)))?;
         self.total += entry.bytes();
-        self.source.by_name.insert(name, self.source.tensors.len());
+        self.source.by_name.insert(entry.name.clone(), self.source.tensors.len());
         self.source.tensors.push(entry);
         Ok(())
     }
 
-    fn check_tensor(&self, name: &str, element: &Element, shape: &[usize], planes: &[Extent]) -> Result<(), Problem> {
+    fn check_tensor(&self, entry: &Entry, expected: Result<Vec<u64>, String>) -> Result<(), Problem> {
+        let Entry { name, element, shape, planes, .. } = entry;
         let limits = &self.limits;
         let refuse = |code, message: String| Err(Problem::new(code, message));
         if name.is_empty() || name.len() > limits.name_bytes || name.contains('\0') {
@@ -258,7 +374,7 @@ impl SourceBuilder {
         if size.is_none_or(|n| n > most) {
             return refuse("bad-shape", format!("shape {shape:?} is too large"));
         }
-        let expected = expected_bytes(element, shape).map_err(|message| Problem::new("bad-shape", message))?;
+        let expected = expected.map_err(|message| Problem::new("bad-shape", message))?;
         if expected.len() != planes.len() {
             return refuse("bad-planes", format!("expected {} planes, found {}", expected.len(), planes.len()));
         }

@@ -6,13 +6,14 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use windlass_tensor::DType;
 
 use crate::Packing;
 
-/// A registered arrangement.
-pub type ArrangementRef = &'static dyn Arrangement;
+/// A shared arrangement; it may hold what a checkpoint said of its tensor.
+pub type ArrangementRef = Arc<dyn Arrangement>;
 
 /// One array as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use windlass_catalog::{Convention, Order};
 use windlass_formats::{Source, container};
 use windlass_runtime::memory::Pool;
 
-use crate::convert::{decode, row_bytes};
+use crate::rows::Reader;
 use crate::{Code, Error, Model, Result};
 
 /// How two models differ.
@@ -141,24 +141,8 @@ fn whole_heads(a: Order, b: Order, rows: usize) -> usize {
 /// Plain rows `first..first + count` of a view as values.
 fn read((source, view): (&Source, &View), first: usize, count: usize, values: &mut [f32], pool: &Pool) -> Result<()> {
     let entry = &source.tensors()[view.entry];
-    let mut planes = Vec::new();
-    for (plane, bytes) in row_bytes(entry.element(), view.columns).into_iter().enumerate() {
-        let mut buffer = pool.try_take("a block to compare", bytes * count)?;
-        source.read(entry, plane, ((view.first + first) * bytes) as u64, &mut buffer)?;
-        planes.push(buffer);
-    }
-    let slices: Vec<&[u8]> = planes.iter().map(|p| &**p).collect();
-    if view.order == Order::Plain {
-        decode(entry.element(), &slices, view.columns, values)?;
-    } else {
-        let mut stored = pool.try_take("rows to be reordered", values.len() * 4)?;
-        let stored = stored.as_f32_mut();
-        decode(entry.element(), &slices, view.columns, stored)?;
-        for (row, out) in values.chunks_exact_mut(view.columns.max(1)).enumerate() {
-            let at = view.order.stored_row(first + row) - first;
-            out.copy_from_slice(&stored[at * view.columns..][..view.columns]);
-        }
-    }
+    let rows = (first..first + count).map(|row| view.first + view.order.stored_row(row));
+    Reader { source, pool, waits: false }.floats(entry, view.columns, rows, values)?;
     values.iter_mut().for_each(|v| *v -= view.shift);
     Ok(())
 }

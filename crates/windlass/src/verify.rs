@@ -8,7 +8,7 @@ use windlass_quant::measure;
 use windlass_runtime::memory::Pool;
 use windlass_tensor::{Element, Limits};
 
-use crate::convert::{decode, packing, row_bytes};
+use crate::rows::{Reader, packing, ranges};
 use crate::{Error, Model, Result};
 
 /// What was found.
@@ -128,25 +128,20 @@ fn check_data(source: &Source, entry: &Entry, pool: &Pool) -> Result<Option<Prob
     if entry.values() == 0 {
         return Ok(None);
     }
-    let bytes = row_bytes(entry.element(), columns);
-    let at_once = ((1 << 18) / columns.max(1)).clamp(1, rows.max(1));
+    let granule = entry.row_granularity(columns);
+    let at_once = ((1 << 18) / columns.max(1)).max(1).next_multiple_of(granule).clamp(1, rows.max(1));
+    let reader = Reader { source, pool, waits: false };
     for first in (0..rows).step_by(at_once) {
         let count = at_once.min(rows - first);
-        let mut planes = Vec::new();
-        for (plane, bytes) in bytes.iter().enumerate() {
-            let mut buffer = pool.try_take("a block to verify", bytes * count)?;
-            source.read(entry, plane, (first * bytes) as u64, &mut buffer).map_err(Error::from)?;
-            planes.push(buffer);
-        }
         let mut values = pool.try_take("a block of floats", count * columns * 4)?;
         let values = values.as_f32_mut();
-        let slices: Vec<&[u8]> = planes.iter().map(|p| &**p).collect();
-        decode(entry.element(), &slices, columns, values)?;
+        reader.floats(entry, columns, first..first + count, values)?;
         if !measure::largest_magnitude(values).is_finite() {
             let at = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
             let (row, column) = (first + at / columns.max(1), at % columns.max(1));
             let message = format!("value {} in row {row}, column {column}", values[at]);
-            let offset = entry.planes()[0].offset + (row * bytes[0]) as u64;
+            let start = ranges(entry.element(), columns, row / granule * granule, 1);
+            let offset = entry.planes()[0].offset + start.first().map_or(0, |range| range.0);
             return Ok(Some(Problem::new("not-finite", message).tensor(entry.name()).offset(offset)));
         }
     }

@@ -370,9 +370,9 @@ fn a_user_adds_a_container_without_touching_the_crates() {
         }
         fn layout(&self, target: &Target) -> Result<Layout, Error> {
             let length = target.tensors[0].shape[0] as u64 * 4;
-            let parts = vec![LayoutPart { name: String::new(), head: b"RAW!".to_vec(), length: length + 4 }];
+            let parts = vec![LayoutPart::new(String::new(), b"RAW!".to_vec(), length + 4)];
             let tensors = vec![vec![Extent { part: 0, offset: 4, length }]];
-            Ok(Layout { folder: false, parts, tensors, files: Vec::new() })
+            Ok(Layout { parts, tensors, ..Layout::default() })
         }
     }
     windlass::formats::register(Box::new(Raw));

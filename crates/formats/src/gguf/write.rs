@@ -39,7 +39,7 @@ pub(super) fn layout(target: &Target) -> Result<Layout, Error> {
         return Err(Error::Layout(message));
     }
     let model = split::of_the_model(target.metadata.clone());
-    let mut layout = Layout { folder: false, parts: Vec::new(), tensors: Vec::new(), files: Vec::new() };
+    let mut layout = Layout::default();
     for (number, group) in groups.iter().enumerate() {
         let metadata = part_metadata(&model, number, groups.len(), planned.len(), alignment);
         let name = if groups.len() == 1 { String::new() } else { split::suffix(number, groups.len()) };
@@ -148,5 +148,5 @@ fn part(
         vec![Extent { part: number, offset: data.saturating_add(offset), length: planned.bytes }]
     };
     let extents = planned.iter().zip(offsets).map(extent).collect();
-    (LayoutPart { name, head, length: data.saturating_add(offset) }, extents)
+    (LayoutPart::new(name, head, data.saturating_add(offset)), extents)
 }

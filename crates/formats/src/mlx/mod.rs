@@ -10,6 +10,7 @@ use windlass_catalog::Convention;
 use windlass_quant::{Family, Packing};
 use windlass_tensor::{DType, Element, Limits, PackedLayout, Value};
 
+use crate::arrays::Raw;
 use crate::safetensors::folder::{self, Parts};
 use crate::safetensors::write::{self, Stored};
 use crate::{Container, Error, Extent, Layout, Probe, Problem, Source, SourceBuilder, Target, TargetTensor};
@@ -18,8 +19,6 @@ mod pack;
 mod settings;
 
 pub use settings::{Layer, Quantization, Setting, parse as parse_config};
-
-use pack::Raw;
 
 const CONFIG: &str = "config.json";
 const NPZ: &str = "weights.npz";
@@ -129,6 +128,7 @@ impl Mlx {
                 dtype: packing.plane_type(plane),
                 shape: packing.scheme.plane_shape(i, &tensor.shape),
                 bytes,
+                content: None,
             })
             .collect())
     }

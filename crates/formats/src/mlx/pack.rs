@@ -7,16 +7,8 @@ use windlass_quant::{Packing, PlaneType};
 use windlass_tensor::DType;
 
 use super::settings::{Layer, Quantization, Setting};
-use crate::{Error, Extent, Problem, SourceBuilder};
-
-/// One array of a weight file.
-#[derive(Debug, Clone)]
-pub struct Raw {
-    pub name: String,
-    pub dtype: DType,
-    pub shape: Vec<usize>,
-    pub extent: Extent,
-}
+use crate::arrays::Raw;
+use crate::{Error, Problem, SourceBuilder};
 
 /// The last part of the name of the array that holds a plane.
 pub fn array_name(plane: &str) -> &str {

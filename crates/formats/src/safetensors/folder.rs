@@ -127,6 +127,19 @@ pub fn part_names(
     }
 }
 
+/// The config.json of a folder; `Null` where there is none, and for a file.
+pub fn read_config(path: &Path, limits: &Limits) -> Result<serde_json::Value, Error> {
+    let path = path.join("config.json");
+    if !path.is_file() {
+        return Ok(serde_json::Value::Null);
+    }
+    let text = crate::files::read_small(&path, limits.side_file_bytes)?;
+    let refuse = |message: String| Error::refused(&path, Problem::new("bad-json", message));
+    crate::json::check_depth(&text, limits.nesting).map_err(refuse)?;
+    // Python writes `Infinity`, which is not JSON: such a file has nothing to say here that could be read.
+    Ok(serde_json::from_slice(&text).unwrap_or(serde_json::Value::Null))
+}
+
 /// Reads and checks the index of a folder.
 pub fn read_index(folder: &Path, naming: &Naming, limits: &Limits) -> Result<Index, Error> {
     let path = folder.join(naming.index);

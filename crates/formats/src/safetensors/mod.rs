@@ -1,10 +1,13 @@
 //! SafeTensors: one file, or a Hugging Face folder with an index and parts.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use windlass_catalog::Convention;
 use windlass_tensor::{Element, Limits, Metadata};
 
+use crate::arrays::Raw;
+use crate::libraries;
 use crate::{Container, Error, Extent, Layout, Probe, Problem, Source, SourceBuilder, Target};
 
 pub(crate) mod folder;
@@ -43,12 +46,16 @@ impl Container for SafeTensors {
     fn open(&self, path: &Path, limits: &Limits) -> Result<Source, Error> {
         let mut builder = SourceBuilder::new(self.name(), "", path, limits);
         let headers = folder::read(path, limits, &mut builder)?;
+        let mut arrays = Vec::new();
         for (part, (_, header)) in headers.parts.into_iter().enumerate() {
-            for tensor in header.tensors {
+            let array = |tensor: TensorInfo| {
                 let extent = Extent { part, offset: tensor.offset, length: tensor.length };
-                builder.tensor(tensor.name, Element::Plain(tensor.dtype), tensor.shape, vec![extent])?;
-            }
+                Raw { name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, extent }
+            };
+            arrays.extend(header.tensors.into_iter().map(array));
         }
+        let config = folder::read_config(path, limits)?;
+        libraries::join(&config, arrays, &mut builder, limits)?;
         builder.metadata(headers.metadata);
         Ok(builder.build())
     }
@@ -58,7 +65,10 @@ impl Container for SafeTensors {
     }
 
     fn can_hold(&self, element: &Element) -> bool {
-        matches!(element, Element::Plain(_))
+        match write::packing(element) {
+            Some(packing) => libraries::can_hold(packing.scheme),
+            None => element.dtype().is_some(),
+        }
     }
 
     fn layout(&self, target: &Target) -> Result<Layout, Error> {
@@ -69,16 +79,37 @@ impl Container for SafeTensors {
             metadata = Metadata::from_iter([("format".to_string(), "pt".into())]);
         }
         let style = write::Style { folder: false, index_always: false, indent: 2 };
+        let library = libraries::of(target)?;
+        let packed = target.tensors.iter().enumerate().filter_map(|(i, t)| Some((i, t, write::packing(&t.element)?)));
+        let (mut stored, mut arrangements) = (HashMap::new(), BTreeMap::new());
+        for (library, (i, tensor, packing)) in library.iter().cycle().zip(packed) {
+            let (arrays, arrangement) = libraries::store(*library, tensor, packing)?;
+            stored.insert(tensor.name.as_str(), arrays);
+            arrangements.extend(arrangement.map(|arrangement| (i, arrangement)));
+        }
         let mut layout = write::layout(target, &metadata, &style, |tensor| match tensor.element.dtype() {
             Some(dtype) => Ok(vec![write::plain(tensor, dtype)?]),
-            None => Err(cannot_hold(self.name(), &tensor.element, &tensor.name)),
+            None => stored
+                .get(tensor.name.as_str())
+                .cloned()
+                .ok_or_else(|| cannot_hold(self.name(), &tensor.element, &tensor.name)),
         })?;
-        // Nothing is packed here; a config.json that still says so would be that of an MLX folder.
-        for (_, config) in layout.files.iter_mut().filter(|(name, _)| name == "config.json") {
-            *config = crate::mlx::without_quantization(config);
+        layout.arrangements = arrangements;
+        match library {
+            Some(library) => libraries::describe(library, target, &mut layout)?,
+            None => without_quantization(&mut layout)?,
         }
         Ok(layout)
     }
+}
+
+/// Nothing is packed here; a config.json that still says so would be that of the source.
+fn without_quantization(layout: &mut Layout) -> Result<(), Error> {
+    for (_, config) in layout.files.iter_mut().filter(|(name, _)| name == "config.json") {
+        *config = crate::mlx::without_quantization(config);
+        libraries::undescribe(config)?;
+    }
+    Ok(())
 }
 
 /// What an index of a folder says wrongly, and what a folder lacks.

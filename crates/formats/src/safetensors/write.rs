@@ -23,11 +23,21 @@ pub struct Style {
 }
 
 /// One tensor of the file: a plain tensor, or a plane of a packed one.
+#[derive(Clone)]
 pub struct Stored {
     pub name: String,
     pub dtype: DType,
     pub shape: Vec<usize>,
     pub bytes: u64,
+    /// Its bytes, where they are known beforehand.
+    pub content: Option<Vec<u8>>,
+}
+
+impl Stored {
+    /// An array that describes others.
+    pub fn constant(name: String, dtype: DType, shape: Vec<usize>, content: Vec<u8>) -> Self {
+        Self { name, dtype, shape, bytes: content.len() as u64, content: Some(content) }
+    }
 }
 
 /// Lays out a model whose tensors are stored under `stored(tensor)`, one or several tensors of the file for each.
@@ -57,7 +67,16 @@ pub fn layout(
     if parts.len() > 1 || style.index_always {
         files.push((INDEX.into(), write_index(target, &planes, &split, &sizes, style).into_bytes()));
     }
-    Ok(Layout { folder, parts, tensors, files })
+    for (extents, planes) in tensors.iter_mut().zip(planes) {
+        let all = std::mem::take(extents).into_iter().zip(planes);
+        for (extent, stored) in all {
+            match stored.content {
+                Some(content) => parts[extent.part].constants.push((extent.offset, content)),
+                None => extents.push(extent),
+            }
+        }
+    }
+    Ok(Layout { folder, parts, tensors, files, ..Layout::default() })
 }
 
 /// The one tensor of the file that holds a plain tensor.
@@ -65,7 +84,7 @@ pub fn plain(tensor: &TargetTensor, dtype: DType) -> Result<Stored, Error> {
     let bytes = expected_bytes(&Element::Plain(dtype), &tensor.shape)
         .map_err(|message| Error::Layout(format!("tensor {:?}: {message}", tensor.name)))?;
     let bytes = bytes.iter().sum();
-    Ok(Stored { name: tensor.name.clone(), dtype, shape: tensor.shape.clone(), bytes })
+    Ok(Stored { name: tensor.name.clone(), dtype, shape: tensor.shape.clone(), bytes, content: None })
 }
 
 /// The scheme and float type behind a packed element.
@@ -168,7 +187,7 @@ fn lay_part(
         extents[t][p] = Extent { part: number, offset, length };
         offset = offset.checked_add(length).ok_or_else(|| Error::Layout(format!("part {name:?} is too large")))?;
     }
-    Ok(LayoutPart { name, head, length: offset })
+    Ok(LayoutPart::new(name, head, offset))
 }
 
 fn metadata_json(metadata: &Metadata) -> Result<String, Error> {

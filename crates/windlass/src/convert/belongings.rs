@@ -95,7 +95,7 @@ pub fn dominant_float(source: &Source) -> Option<DType> {
     for entry in source.tensors() {
         let dtype = match entry.element() {
             Element::Plain(dtype) => Some(*dtype),
-            packed => super::blocks::packing(packed).filter(|_| source.container() != "gguf").map(|p| p.float),
+            packed => crate::rows::packing(packed).filter(|_| source.container() != "gguf").map(|p| p.float),
         };
         if let Some(dtype) = dtype.filter(|d| d.is_float()) {
             *counts.entry(dtype).or_default() += entry.values();

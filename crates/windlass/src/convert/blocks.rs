@@ -1,17 +1,20 @@
 //! The work of a conversion: blocks of rows, each read, transformed and written on its own.
 
 use std::fs::File;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use windlass_formats::{Entry, Extent, Problem, Source};
-use windlass_quant::repack;
-use windlass_quant::{Packing, PlaneType, float, measure};
+use windlass_quant::arrange::{ArrangementRef, Stored};
+use windlass_quant::{Packing, PlaneType, Tally, float, measure, repack};
 use windlass_runtime::memory::{Buffer, Pool};
 use windlass_runtime::{pipeline, system};
 use windlass_tensor::{DType, Element};
 
 use super::journal::Journal;
-use super::names::{Content, Output, Segment, rows_and_columns};
+use super::names::{Content, Output, Segment};
+use crate::rows::{self, Reader, packing, rows_and_columns, slices, slices_mut};
 use crate::{Code, Error, Result};
 
 /// Values in one block: 1 MiB as `f32`, so that a block in all its forms stays in a core's second-level cache.
@@ -22,6 +25,8 @@ pub struct Piece {
     pub output: Output,
     pub element: Element,
     pub extents: Vec<Extent>,
+    /// How its planes are stored, where that is not plane by plane.
+    pub arrangement: Option<ArrangementRef>,
     /// Importance of each column, for each expert one after the other.
     pub importance: Option<Vec<f32>>,
     pub measure: bool,
@@ -39,8 +44,12 @@ pub struct Blocks<'a> {
     errors: Vec<[AtomicU64; 2]>,
     repacked: Vec<AtomicU64>,
     requantized: Vec<AtomicU64>,
+    /// For each piece whose encoder must see it as a whole first: its planes that belong to the whole.
+    begun: Vec<OnceLock<Vec<Vec<u8>>>>,
+    scatters: Mutex<()>,
 }
 
+#[derive(Clone, Copy)]
 struct Step {
     piece: usize,
     first: usize,
@@ -67,23 +76,34 @@ impl<'a> Blocks<'a> {
         pool: &'a Pool,
         journal: &'a Journal,
     ) -> Self {
-        let steps = cut(pieces);
+        let steps = cut(source, pieces);
         let errors = steps.iter().map(|_| [AtomicU64::new(0), AtomicU64::new(0)]).collect();
         let counters = || pieces.iter().map(|_| AtomicU64::new(0)).collect();
-        Self { source, pieces, files, pool, journal, steps, errors, repacked: counters(), requantized: counters() }
+        Self {
+            source,
+            pieces,
+            files,
+            pool,
+            journal,
+            steps,
+            errors,
+            repacked: counters(),
+            requantized: counters(),
+            begun: pieces.iter().map(|_| OnceLock::new()).collect(),
+            scatters: Mutex::new(()),
+        }
     }
 
     /// Number of steps for these pieces.
-    pub fn count(pieces: &[Piece]) -> usize {
-        cut(pieces).len()
+    pub fn count(source: &Source, pieces: &[Piece]) -> usize {
+        cut(source, pieces).len()
     }
 
     /// Most bytes that one step needs at a time.
     pub fn memory_per_step(source: &Source, pieces: &[Piece]) -> u64 {
         let need = |p: &Piece| {
-            let (rows, columns) = rows_and_columns(&p.output.shape);
-            let rows = (BLOCK_VALUES / columns.max(1)).clamp(1, rows.max(1));
-            let values = (rows * columns) as u64;
+            let (_, columns) = rows_and_columns(&p.output.shape);
+            let values = (rows_at_once(source, p) * columns) as u64;
             let widest = match &p.output.content {
                 Content::Rows(segments) => segments
                     .iter()
@@ -123,137 +143,166 @@ impl<'a> Blocks<'a> {
         let piece = &self.pieces[step.piece];
         match &piece.output.content {
             Content::Values(values) => {
-                let mut out = self.output_buffers(piece, step)?;
-                let mut slices: Vec<&mut [u8]> = out.iter_mut().map(|b| &mut **b).collect();
                 let values = &values[step.first..step.first + step.rows];
-                encode(&piece.element, DType::F32, values, 1, None, &mut slices)?;
-                self.write(piece, step, 0, &out[0])
+                self.encode(index, piece, step, values)
             }
             Content::Rows(segments) => {
-                let end = step.first + step.rows;
-                for segment in segments.iter().filter(|s| s.first < end && s.first + s.rows > step.first) {
-                    let first = step.first.max(segment.first);
-                    let rows = end.min(segment.first + segment.rows) - first;
-                    let part = Step { piece: step.piece, first, rows };
-                    self.make_rows(index, piece, segment, &part)?;
+                let parts = parts(segments, step);
+                if granularity(piece) == 1 {
+                    return parts.iter().try_for_each(|(segment, part)| self.make_part(index, piece, segment, part));
                 }
-                Ok(())
+                // Rows that are coded together may come from several tensors.
+                match parts.as_slice() {
+                    [(segment, part)] => self.make_part(index, piece, segment, part),
+                    _ => self.requantize(index, piece, step, &parts),
+                }
             }
         }
     }
 
-    fn make_rows(&self, index: usize, piece: &Piece, segment: &Segment, step: &Step) -> Result<()> {
-        let entry = &self.source.tensors()[segment.entry];
-        let planes = self.read(entry, segment, step)?;
-        let same = *entry.element() == piece.element && segment.shift == 0.0;
-        if same && same_float(entry.element(), &piece.element) {
-            return planes.iter().enumerate().try_for_each(|(i, plane)| self.write(piece, step, i, plane));
-        }
-        if self.repack(piece, entry, step, &planes)? {
-            self.repacked[step.piece].fetch_add(1, Ordering::Relaxed);
+    fn make_part(&self, index: usize, piece: &Piece, segment: &Segment, part: &Step) -> Result<()> {
+        if self.carry(piece, segment, part)? {
             return Ok(());
         }
-        self.transform(index, piece, segment, step, entry, &planes)
+        self.requantize(index, piece, part, &[(segment, *part)])
     }
 
-    /// Reads the rows that `step` needs, in the order in which the output has them, one buffer for each plane.
-    fn read(&self, entry: &Entry, segment: &Segment, step: &Step) -> Result<Vec<Buffer>> {
+    /// Carries codes over without going through floats, where source and output have one grid; false where they do not.
+    fn carry(&self, piece: &Piece, segment: &Segment, step: &Step) -> Result<bool> {
+        let entry = &self.source.tensors()[segment.entry];
+        let (from, to) = (packing(entry.element()), packing(&piece.element));
+        let same = *entry.element() == piece.element && from.map(|p| p.float) == to.map(|p| p.float);
+        let repack = from.zip(to).filter(|_| !same).and_then(|(from, to)| repack(from, to));
+        let alone = segment.rows == rows_and_columns(&piece.output.shape).0;
+        let whole = from.is_some_and(|p| p.scheme.planes().iter().any(|plane| plane.whole));
+        if segment.shift != 0.0 || !(same || repack.is_some()) || (whole && !alone) {
+            return Ok(false);
+        }
+        let Some(planes) = self.planes(entry, segment, step)? else { return Ok(false) };
+        let Some(repack) = repack else {
+            return self.write(piece, step, &slices(&planes)).map(|()| true);
+        };
+        let (_, columns) = rows_and_columns(&piece.output.shape);
+        let mut out = self.output_buffers(piece, step)?;
+        if !repack.rows(&slices(&planes), columns, &mut slices_mut(&mut out))? {
+            return Ok(false);
+        }
+        self.write(piece, step, &slices(&out))?;
+        self.repacked[step.piece].fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// The planes of the rows that `step` needs, in the order in which the output has them, if the source can be cut
+    /// there.
+    fn planes(&self, entry: &Entry, segment: &Segment, step: &Step) -> Result<Option<Vec<Buffer>>> {
+        let (all, columns) = rows_and_columns(entry.shape());
+        let granule = entry.row_granularity(columns);
+        if segment.reorders() {
+            let simple = granule == 1 && entry.arrangement().is_none();
+            let whole = packing(entry.element()).is_some_and(|p| p.scheme.planes().iter().any(|plane| plane.whole));
+            return if simple && !whole { self.read_reordered(entry, segment, step).map(Some) } else { Ok(None) };
+        }
+        let first = segment.source_row(step.first);
+        let end = first + step.rows;
+        if !first.is_multiple_of(granule) || !(end.is_multiple_of(granule) || end == all) {
+            return Ok(None);
+        }
+        self.reader().planes(entry, columns, first, step.rows).map(Some)
+    }
+
+    /// Reads the span of source rows at once where it is not much longer than what is needed, else row by row.
+    fn read_reordered(&self, entry: &Entry, segment: &Segment, step: &Step) -> Result<Vec<Buffer>> {
         let (_, columns) = rows_and_columns(entry.shape());
-        let row_bytes = row_bytes(entry.element(), columns);
-        let mut planes = Vec::with_capacity(row_bytes.len());
-        for (plane, bytes) in row_bytes.into_iter().enumerate() {
+        let rows = || (step.first..step.first + step.rows).map(|row| segment.source_row(row));
+        let low = rows().min().unwrap_or(0);
+        let span = rows().max().unwrap_or(0) - low + 1;
+        let mut planes = Vec::new();
+        for (plane, (_, bytes)) in rows::ranges(entry.element(), columns, 0, 1).into_iter().enumerate() {
+            let bytes = bytes as usize;
             let mut buffer = self.pool.take("a block of the source", bytes * step.rows)?;
-            if segment.reorders() {
-                self.read_reordered(entry, plane, segment, step, bytes, &mut buffer)?;
+            if span > 2 * step.rows {
+                for (row, out) in rows().zip(buffer.chunks_exact_mut(bytes)) {
+                    self.source.read(entry, plane, (row * bytes) as u64, out)?;
+                }
             } else {
-                let offset = (segment.source_row(step.first) * bytes) as u64;
-                self.source.read(entry, plane, offset, &mut buffer)?;
+                let mut all = self.pool.take("rows to be reordered", span * bytes)?;
+                self.source.read(entry, plane, (low * bytes) as u64, &mut all)?;
+                for (row, out) in rows().zip(buffer.chunks_exact_mut(bytes)) {
+                    out.copy_from_slice(&all[(row - low) * bytes..][..bytes]);
+                }
             }
             planes.push(buffer);
         }
         Ok(planes)
     }
 
-    /// Reads the span of source rows at once where it is not much longer than what is needed, else row by row.
-    fn read_reordered(
-        &self,
-        entry: &Entry,
-        plane: usize,
-        segment: &Segment,
-        step: &Step,
-        bytes: usize,
-        buffer: &mut [u8],
-    ) -> Result<()> {
-        let rows = || (step.first..step.first + step.rows).map(|row| segment.source_row(row));
-        let low = rows().min().unwrap_or(0);
-        let high = rows().max().unwrap_or(0);
-        let span = high - low + 1;
-        if span > 2 * step.rows {
-            for (row, out) in rows().zip(buffer.chunks_exact_mut(bytes)) {
-                self.source.read(entry, plane, (row * bytes) as u64, out)?;
+    /// Through floats: decode, shift, encode.
+    fn requantize(&self, index: usize, piece: &Piece, step: &Step, parts: &[(&Segment, Step)]) -> Result<()> {
+        let (_, columns) = rows_and_columns(&piece.output.shape);
+        let mut values = self.pool.take("a block of floats", step.rows * columns * 4)?;
+        let values = values.as_f32_mut();
+        self.floats(columns, step, parts, values)?;
+        self.encode(index, piece, step, values)
+    }
+
+    /// The values of `step`, which `parts` make up.
+    fn floats(&self, columns: usize, step: &Step, parts: &[(&Segment, Step)], values: &mut [f32]) -> Result<()> {
+        for (segment, part) in parts {
+            let entry = &self.source.tensors()[segment.entry];
+            let out = &mut values[(part.first - step.first) * columns..][..part.rows * columns];
+            if entry.row_granularity(columns) == 1
+                && entry.arrangement().is_none()
+                && let Some(planes) = self.planes(entry, segment, part)?
+            {
+                rows::decode(entry.element(), &slices(&planes), columns, out)?;
+            } else {
+                let rows = (part.first..part.first + part.rows).map(|row| segment.source_row(row));
+                self.reader().floats(entry, columns, rows, out)?;
             }
-            return Ok(());
-        }
-        let mut all = self.pool.take("rows to be reordered", span * bytes)?;
-        self.source.read(entry, plane, (low * bytes) as u64, &mut all)?;
-        for (row, out) in rows().zip(buffer.chunks_exact_mut(bytes)) {
-            out.copy_from_slice(&all[(row - low) * bytes..][..bytes]);
+            if segment.shift != 0.0 {
+                out.iter_mut().for_each(|v| *v += segment.shift);
+            }
         }
         Ok(())
     }
 
-    fn repack(&self, piece: &Piece, entry: &Entry, step: &Step, planes: &[Buffer]) -> Result<bool> {
-        let (Some(from), Some(to)) = (packing(entry.element()), packing(&piece.element)) else { return Ok(false) };
-        let Some(repack) = repack(from, to) else { return Ok(false) };
+    /// Checks, encodes, measures and writes the values of `step`.
+    fn encode(&self, index: usize, piece: &Piece, step: &Step, values: &[f32]) -> Result<()> {
         let (_, columns) = rows_and_columns(&piece.output.shape);
         let mut out = self.output_buffers(piece, step)?;
-        let planes: Vec<&[u8]> = planes.iter().map(|p| &**p).collect();
-        let mut slices: Vec<&mut [u8]> = out.iter_mut().map(|b| &mut **b).collect();
-        if !repack.rows(&planes, columns, &mut slices)? {
-            return Ok(false);
-        }
-        out.iter().enumerate().try_for_each(|(i, plane)| self.write(piece, step, i, plane))?;
-        Ok(true)
-    }
-
-    /// Through floats: decode, shift, check, encode, measure.
-    fn transform(
-        &self,
-        index: usize,
-        piece: &Piece,
-        segment: &Segment,
-        step: &Step,
-        entry: &Entry,
-        planes: &[Buffer],
-    ) -> Result<()> {
-        let (_, columns) = rows_and_columns(&piece.output.shape);
-        let count = step.rows * columns;
-        let mut values = self.pool.take("a block of floats", count * 4)?;
-        let values = values.as_f32_mut();
-        let bytes: Vec<&[u8]> = planes.iter().map(|p| &**p).collect();
-        decode(entry.element(), &bytes, columns, values)?;
-        if segment.shift != 0.0 {
-            values.iter_mut().for_each(|v| *v += segment.shift);
-        }
-        let mut out = self.output_buffers(piece, step)?;
-        let mut slices: Vec<&mut [u8]> = out.iter_mut().map(|b| &mut **b).collect();
         let importance = piece.importance.as_ref().and_then(|all| {
             let from = step.first / rows_per_expert(&piece.output.shape) * columns;
             all.get(from..from + columns).or_else(|| all.get(..columns))
         });
-        self.check_range(piece, entry, segment, step, values)?;
-        encode(&piece.element, source_float(entry.element()), values, columns, importance, &mut slices)?;
+        self.check_range(piece, step, values)?;
+        for (plane, begun) in out.iter_mut().zip(self.begun[step.piece].get().into_iter().flatten()) {
+            if plane.len() == begun.len() {
+                plane.copy_from_slice(begun);
+            }
+        }
+        let float = self.source_float(piece, step);
+        encode(&piece.element, float, values, columns, importance, &mut slices_mut(&mut out))?;
         if packing(&piece.element).is_some() {
             self.requantized[step.piece].fetch_add(1, Ordering::Relaxed);
         }
         if piece.measure {
-            let mut decoded = self.pool.take("a block of decoded floats", count * 4)?;
+            let mut decoded = self.pool.take("a block of decoded floats", values.len() * 4)?;
             let decoded = decoded.as_f32_mut();
-            let bytes: Vec<&[u8]> = out.iter().map(|p| &**p).collect();
-            decode(&piece.element, &bytes, columns, decoded)?;
+            rows::decode(&piece.element, &slices(&out), columns, decoded)?;
             self.record_error(index, values, decoded);
         }
-        out.iter().enumerate().try_for_each(|(i, plane)| self.write(piece, step, i, plane))
+        self.write(piece, step, &slices(&out))
+    }
+
+    /// The float type that the values of `step` had before they became `f32`.
+    fn source_float(&self, piece: &Piece, step: &Step) -> DType {
+        let Content::Rows(segments) = &piece.output.content else { return DType::F32 };
+        let segment = segments.iter().find(|s| s.first + s.rows > step.first);
+        segment.map_or(DType::F32, |segment| float_of(self.source.tensors()[segment.entry].element()))
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader { source: self.source, pool: self.pool, waits: true }
     }
 
     fn record_error(&self, index: usize, values: &[f32], decoded: &[f32]) {
@@ -267,21 +316,24 @@ impl<'a> Blocks<'a> {
     }
 
     /// Refuses values that the output's element cannot hold: not finite in a packing, too large for a small float.
-    fn check_range(&self, piece: &Piece, entry: &Entry, segment: &Segment, step: &Step, values: &[f32]) -> Result<()> {
+    fn check_range(&self, piece: &Piece, step: &Step, values: &[f32]) -> Result<()> {
         let Some(largest) = largest_value(&piece.element) else { return Ok(()) };
         if measure::largest_magnitude(values) <= largest {
             return Ok(());
         }
         let at = values.iter().position(|v| v.is_nan() || v.abs() > largest).unwrap_or(0);
         let (_, columns) = rows_and_columns(&piece.output.shape);
-        let row = segment.source_row(step.first + at / columns.max(1));
-        let bytes = row_bytes(entry.element(), rows_and_columns(entry.shape()).1).first().copied().unwrap_or(0);
+        let row = step.first + at / columns.max(1);
+        let Content::Rows(segments) = &piece.output.content else { return Ok(()) };
+        let Some(segment) = segments.iter().find(|s| s.first + s.rows > row) else { return Ok(()) };
+        let (row, entry) = (segment.source_row(row), &self.source.tensors()[segment.entry]);
+        let band = row / entry.row_granularity(columns) * entry.row_granularity(columns);
+        let offset = rows::ranges(entry.element(), columns, band, 1).first().map_or(0, |range| range.0);
         let name = piece.element.name();
         let message =
             format!("{name} cannot hold the value {} in row {row}, column {}", values[at], at % columns.max(1));
         let extent = entry.planes()[0];
-        let problem =
-            Problem::new("not-finite", message).tensor(entry.name()).offset(extent.offset + (row * bytes) as u64);
+        let problem = Problem::new("not-finite", message).tensor(entry.name()).offset(extent.offset + offset);
         let help = if values[at].is_finite() {
             "choose a type with a larger range, such as bf16"
         } else {
@@ -292,20 +344,114 @@ impl<'a> Blocks<'a> {
 
     fn output_buffers(&self, piece: &Piece, step: &Step) -> Result<Vec<Buffer>> {
         let (_, columns) = rows_and_columns(&piece.output.shape);
-        let sizes = row_bytes(&piece.element, columns);
-        sizes.into_iter().map(|bytes| Ok(self.pool.take("a block of the output", bytes * step.rows)?)).collect()
+        let sizes = rows::ranges(&piece.element, columns, step.first, step.rows).into_iter();
+        sizes.map(|(_, bytes)| Ok(self.pool.take("a block of the output", bytes as usize)?)).collect()
     }
 
-    fn write(&self, piece: &Piece, step: &Step, plane: usize, bytes: &[u8]) -> Result<()> {
-        let (_, columns) = rows_and_columns(&piece.output.shape);
-        let row = row_bytes(&piece.element, columns)[plane];
-        let extent = piece.extents[plane];
-        let offset = extent.offset + (step.first * row) as u64;
-        super::output::write_all_at(&self.files[extent.part], bytes, offset).map_err(|source| {
+    fn write(&self, piece: &Piece, step: &Step, planes: &[&[u8]]) -> Result<()> {
+        let target = Arrays { files: self.files, extents: &piece.extents };
+        let written = match (&piece.arrangement, packing(&piece.element)) {
+            (Some(arrangement), Some(packing)) => {
+                let _one_at_a_time = self.scatters.lock();
+                let rows = step.first..step.first + step.rows;
+                arrangement.scatter(&packing, &piece.output.shape, rows, planes, &target)
+            }
+            (_, packing) => {
+                let (_, columns) = rows_and_columns(&piece.output.shape);
+                let ranges = rows::ranges(&piece.element, columns, step.first, step.rows);
+                let whole = |i: usize| packing.is_some_and(|p| p.scheme.planes()[i].whole);
+                let all = planes.iter().zip(ranges).enumerate().filter(|(i, _)| step.first == 0 || !whole(*i));
+                all.into_iter().try_for_each(|(i, (plane, (offset, _)))| target.write(i, offset, plane))
+            }
+        };
+        written.map_err(|source| {
             let mut error = Error::io(self.journal.target(), source);
             error.resumable = true;
             error
         })
+    }
+
+    /// Looks once over all values of the tensors whose encoders must know them as a whole.
+    pub fn tally(&self, options: &pipeline::Options) -> Result<()> {
+        let pieces = self.pieces.iter().map(|piece| packing(&piece.element).filter(|p| p.scheme.tallies()));
+        let pieces: Vec<Option<Packing>> = pieces.collect();
+        let steps: Vec<usize> = (0..self.steps.len()).filter(|i| pieces[self.steps[*i].piece].is_some()).collect();
+        let tallies = steps.iter().map(|_| Mutex::new(Tally::default())).collect();
+        let work = Tallying { blocks: self, steps, tallies };
+        pipeline::run(&work, &pipeline::Options { progress: &|_, _| (), ..*options })?;
+        let mut sums = vec![Tally::default(); pieces.len()];
+        for (step, tally) in work.steps.iter().zip(&work.tallies) {
+            let sum = &mut sums[self.steps[*step].piece];
+            *sum = sum.merge(*tally.lock().unwrap_or_else(|e| e.into_inner()));
+        }
+        for (i, packing) in pieces.iter().enumerate().filter_map(|(i, p)| Some((i, (*p)?))) {
+            let (_, columns) = rows_and_columns(&self.pieces[i].output.shape);
+            let sizes = rows::ranges(&self.pieces[i].element, columns, 0, 1).into_iter();
+            let whole = sizes.zip(packing.scheme.planes());
+            let mut planes: Vec<Vec<u8>> =
+                whole.map(|((_, bytes), plane)| vec![0; if plane.whole { bytes as usize } else { 0 }]).collect();
+            let mut slices: Vec<&mut [u8]> = planes.iter_mut().map(|plane| plane.as_mut_slice()).collect();
+            packing.scheme.begin(&sums[i], &mut slices);
+            let _ = self.begun[i].set(planes);
+        }
+        Ok(())
+    }
+}
+
+/// The extents of one output in the files of the target.
+struct Arrays<'a> {
+    files: &'a [File],
+    extents: &'a [Extent],
+}
+
+impl Stored for Arrays<'_> {
+    fn read(&self, array: usize, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let extent = self.extents[array];
+        windlass_formats::files::read_exact_at(&self.files[extent.part], buffer, extent.offset + offset)
+    }
+
+    fn write(&self, array: usize, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let extent = self.extents[array];
+        super::output::write_all_at(&self.files[extent.part], bytes, extent.offset + offset)
+    }
+}
+
+/// The pass before the blocks, for encoders that must see a whole tensor first.
+struct Tallying<'a, 'b> {
+    blocks: &'a Blocks<'b>,
+    steps: Vec<usize>,
+    tallies: Vec<Mutex<Tally>>,
+}
+
+impl pipeline::Work for Tallying<'_, '_> {
+    type Error = Error;
+
+    fn steps(&self) -> usize {
+        self.steps.len()
+    }
+
+    fn bytes(&self, index: usize) -> u64 {
+        self.blocks.bytes(self.steps[index])
+    }
+
+    fn prefetch(&self, index: usize) {
+        self.blocks.prefetch(self.steps[index]);
+    }
+
+    fn step(&self, index: usize) -> Result<()> {
+        let blocks = self.blocks;
+        let step = &blocks.steps[self.steps[index]];
+        let piece = &blocks.pieces[step.piece];
+        let (Content::Rows(segments), Some(packing)) = (&piece.output.content, packing(&piece.element)) else {
+            return Ok(());
+        };
+        let (_, columns) = rows_and_columns(&piece.output.shape);
+        let mut values = blocks.pool.take("a block of floats", step.rows * columns * 4)?;
+        let values = values.as_f32_mut();
+        blocks.floats(columns, step, &parts(segments, step), values)?;
+        let tally = packing.scheme.tally(values, columns, blocks.source_float(piece, step));
+        *self.tallies[index].lock().unwrap_or_else(|e| e.into_inner()) = tally;
+        Ok(())
     }
 }
 
@@ -320,7 +466,7 @@ impl pipeline::Work for Blocks<'_> {
         let step = &self.steps[index];
         let piece = &self.pieces[step.piece];
         let (_, columns) = rows_and_columns(&piece.output.shape);
-        (row_bytes(&piece.element, columns).iter().sum::<usize>() * step.rows) as u64
+        rows::ranges(&piece.element, columns, step.first, step.rows).iter().map(|(_, bytes)| bytes).sum()
     }
 
     fn prefetch(&self, index: usize) {
@@ -328,12 +474,19 @@ impl pipeline::Work for Blocks<'_> {
         let Content::Rows(segments) = &self.pieces[step.piece].output.content else { return };
         let Some(segment) = segments.iter().find(|s| s.first + s.rows > step.first) else { return };
         let entry = &self.source.tensors()[segment.entry];
+        let part = |extent: &Extent| self.source.parts()[extent.part].file();
+        if entry.arrangement().is_some() {
+            if step.first == segment.first {
+                entry.planes().iter().for_each(|e| system::will_read(part(e), e.offset, e.length));
+            }
+            return;
+        }
         let (rows, columns) = rows_and_columns(entry.shape());
-        let first = segment.source_row(step.first.max(segment.first));
-        for (extent, bytes) in entry.planes().iter().zip(row_bytes(entry.element(), columns)) {
-            let length = step.rows.min(rows - first) * bytes;
-            let file = self.source.parts()[extent.part].file();
-            system::will_read(file, extent.offset + (first * bytes) as u64, length as u64);
+        let granule = entry.row_granularity(columns);
+        let first = segment.source_row(step.first.max(segment.first)) / granule * granule;
+        let ranges = rows::ranges(entry.element(), columns, first, step.rows.min(rows - first));
+        for (extent, (offset, bytes)) in entry.planes().iter().zip(ranges) {
+            system::will_read(part(extent), extent.offset + offset, bytes);
         }
     }
 
@@ -356,12 +509,54 @@ fn rows_per_expert(shape: &[usize]) -> usize {
     if shape.len() > 2 { (rows / shape[0].max(1)).max(1) } else { rows.max(1) }
 }
 
-fn cut(pieces: &[Piece]) -> Vec<Step> {
+/// The parts of a step that come from one segment each.
+fn parts<'a>(segments: &'a [Segment], step: &Step) -> Vec<(&'a Segment, Step)> {
+    let end = step.first + step.rows;
+    let overlaps = segments.iter().filter(|s| s.first < end && s.first + s.rows > step.first);
+    let part = |segment: &'a Segment| {
+        let first = step.first.max(segment.first);
+        let rows = end.min(segment.first + segment.rows) - first;
+        (segment, Step { piece: step.piece, first, rows })
+    };
+    overlaps.map(part).collect()
+}
+
+/// Rows of the output that are coded or stored together.
+fn granularity(piece: &Piece) -> usize {
+    let (rows, columns) = rows_and_columns(&piece.output.shape);
+    let Some(packing) = packing(&piece.element) else { return 1 };
+    let own = packing.scheme.row_granularity(columns);
+    let arranged = piece.arrangement.as_ref().map_or(1, |a| a.granularity(&packing, columns));
+    common_multiple(own, arranged).min(rows.max(1))
+}
+
+/// Rows of one block: about [`BLOCK_VALUES`] values, and whole bands of the output and of its sources.
+fn rows_at_once(source: &Source, piece: &Piece) -> usize {
+    let (rows, columns) = rows_and_columns(&piece.output.shape);
+    let mut granule = granularity(piece);
+    if let Content::Rows(segments) = &piece.output.content {
+        for segment in segments {
+            let entry = &source.tensors()[segment.entry];
+            granule = common_multiple(granule, entry.row_granularity(columns)).min(rows.max(1));
+        }
+    }
+    (BLOCK_VALUES / columns.max(1)).max(1).next_multiple_of(granule).clamp(1, rows.max(1))
+}
+
+fn common_multiple(a: usize, b: usize) -> usize {
+    let (mut x, mut y) = (a.max(1), b.max(1));
+    while y > 0 {
+        (x, y) = (y, x % y);
+    }
+    a.max(1) / x * b.max(1)
+}
+
+fn cut(source: &Source, pieces: &[Piece]) -> Vec<Step> {
     let mut steps = Vec::new();
     for (piece, p) in pieces.iter().enumerate() {
         let (rows, columns) = rows_and_columns(&p.output.shape);
-        let per_expert = rows_per_expert(&p.output.shape);
-        let at_once = (BLOCK_VALUES / columns.max(1)).clamp(1, per_expert);
+        let per_expert = if granularity(p) > 1 { rows.max(1) } else { rows_per_expert(&p.output.shape) };
+        let at_once = rows_at_once(source, p).min(per_expert);
         for expert in (0..if columns > 0 { rows } else { 0 }).step_by(per_expert) {
             let end = (expert + per_expert).min(rows);
             let firsts = (expert..end).step_by(at_once);
@@ -369,33 +564,6 @@ fn cut(pieces: &[Piece]) -> Vec<Step> {
         }
     }
     steps
-}
-
-/// Bytes of one row in each plane. Shapes were checked when the source was opened and the target laid out.
-pub fn row_bytes(element: &Element, columns: usize) -> Vec<usize> {
-    match element {
-        Element::Plain(dtype) => vec![columns * dtype.size()],
-        Element::Packed(layout) => {
-            layout.plane_bytes(&[1, columns]).unwrap_or_default().into_iter().map(|b| b as usize).collect()
-        }
-    }
-}
-
-/// The packing of an element, if it is one of ours.
-pub fn packing(element: &Element) -> Option<Packing> {
-    match element {
-        Element::Packed(layout) => layout.as_any().downcast_ref::<Packing>().copied(),
-        Element::Plain(_) => None,
-    }
-}
-
-/// Decodes whole rows of any element to `f32`.
-pub fn decode(element: &Element, planes: &[&[u8]], columns: usize, values: &mut [f32]) -> Result<()> {
-    match (element, packing(element)) {
-        (Element::Plain(dtype), _) => Ok(float::to_f32(*dtype, planes[0], values)?),
-        (_, Some(p)) => Ok(p.scheme.decode(planes, columns, p.float, values)?),
-        _ => Err(Error::new(Code::Usage, format!("{} cannot be decoded", element.name()))),
-    }
 }
 
 fn encode(
@@ -417,16 +585,12 @@ fn encode(
 }
 
 /// The float type that values of this element had before they became `f32`.
-fn source_float(element: &Element) -> DType {
+fn float_of(element: &Element) -> DType {
     match (element, packing(element)) {
         (Element::Plain(dtype), _) => *dtype,
         (_, Some(p)) => p.float,
         _ => DType::F32,
     }
-}
-
-fn same_float(a: &Element, b: &Element) -> bool {
-    packing(a).map(|p| p.float) == packing(b).map(|p| p.float)
 }
 
 /// The largest magnitude that an element can hold where that is less than what a float may be.

@@ -7,8 +7,8 @@ use windlass_quant::{Packing, float, scheme};
 use windlass_tensor::{DType, Element};
 
 use super::belongings::{Originals, dominant_float};
-use super::blocks::packing;
 use super::names::{Content, Output};
+use crate::rows::packing;
 use crate::{Error, Result, model::Identity};
 
 /// Chooses by a recipe: what was asked for on the command line.

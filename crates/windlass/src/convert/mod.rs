@@ -24,6 +24,7 @@ use windlass_runtime::memory::Pool;
 use windlass_runtime::{pipeline, system};
 use windlass_tensor::{Element, Limits, Value};
 
+use crate::rows::{packing, rows_and_columns};
 use crate::{Code, Error, Model, Result};
 use belongings::Belongings;
 use blocks::{Blocks, Piece};
@@ -32,7 +33,6 @@ use names::Output;
 use output::Partial;
 
 pub use belongings::side_files;
-pub use blocks::{decode, packing, row_bytes};
 pub use output::write_layout;
 
 /// What to convert, and how.
@@ -202,7 +202,7 @@ impl Conversion {
     pub fn run(self, watch: &Watch) -> Result<Report> {
         Partial::check(&self.target, self.model.source.path(), &self.layout, self.options.overwrite)?;
         let journal_path = Partial::journal_path(&self.target);
-        let steps = Blocks::count(&self.pieces);
+        let steps = Blocks::count(&self.model.source, &self.pieces);
         let resume = self.options.resume && Partial::intact(&self.target, &self.layout);
         let journal = Journal::open(&journal_path, &self.target, &self.fingerprint(), steps, resume)?;
         let partial = Partial::create(&self.target, &self.layout, journal.steps_done() > 0).inspect_err(|error| {
@@ -214,7 +214,8 @@ impl Conversion {
         let pool = Pool::new(self.options.memory_limit.saturating_sub(taken));
         let blocks = Blocks::new(&self.model.source, &self.pieces, &partial.files, &pool, &journal);
         let options = pipeline::Options { threads: self.threads, stop: watch.stop, progress: watch.progress, ahead: 8 };
-        let result = pipeline::run(&blocks, &options).and_then(|_| self.gate(&blocks));
+        let result =
+            blocks.tally(&options).and_then(|()| pipeline::run(&blocks, &options)).and_then(|_| self.gate(&blocks));
         let outcomes = blocks.outcomes();
         match result {
             Ok(()) => {
@@ -400,15 +401,16 @@ fn pieces(
     imatrix: Option<&ImportanceMatrix>,
 ) -> Result<Vec<Piece>> {
     let mut pieces = Vec::with_capacity(outputs.len());
-    for ((output, element), extents) in outputs.into_iter().zip(elements).zip(&layout.tensors) {
+    for (i, ((output, element), extents)) in outputs.into_iter().zip(elements).zip(&layout.tensors).enumerate() {
         if packing(&element).is_some() && output.shape.len() < 2 {
             return Err(Error::usage("a vector cannot be quantized").tensor(&output.name));
         }
-        let (_, columns) = names::rows_and_columns(&output.shape);
+        let (_, columns) = rows_and_columns(&output.shape);
         let experts = if output.shape.len() > 2 { output.shape[0] } else { 1 };
         let importance = imatrix.and_then(|m| m.get(&output.gguf_name, columns, experts)).map(|v| v.to_vec());
         let measure = encoding::loses(&model.source, &output, &element);
-        pieces.push(Piece { output, element, extents: extents.clone(), importance, measure });
+        let arrangement = layout.arrangements.get(&i).cloned();
+        pieces.push(Piece { output, element, extents: extents.clone(), arrangement, importance, measure });
     }
     Ok(pieces)
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use windlass_catalog::{Convention, Order, Piece, Place};
 use windlass_formats::{Entry, Problem, Source};
 
+use crate::rows::rows_and_columns;
 use crate::{Error, Result, model::Identity};
 
 /// One tensor of the output, named in the target's convention.
@@ -60,13 +61,6 @@ impl Segment {
         let (source_order, order) = (Order::Plain, Order::Plain);
         Segment { entry, first: 0, rows, source_first: 0, source_order, order, shift: 0.0 }
     }
-}
-
-/// Rows and columns as conversion counts them: a vector has a row for each value, so that it can be cut and reordered
-/// like a matrix.
-pub fn rows_and_columns(shape: &[usize]) -> (usize, usize) {
-    let columns = if shape.len() > 1 { shape[shape.len() - 1] } else { 1 };
-    (windlass_catalog::rows(shape), columns)
 }
 
 /// Every tensor under its own name: no architecture is needed where source and target share a convention.

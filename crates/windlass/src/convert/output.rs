@@ -20,6 +20,7 @@ pub struct Partial {
     pub files: Vec<File>,
     /// Written last, so that an unfinished part is not taken for a model.
     heads: Vec<Vec<u8>>,
+    constants: Vec<Vec<(u64, Vec<u8>)>>,
 }
 
 impl Partial {
@@ -99,6 +100,7 @@ impl Partial {
             parts: Vec::new(),
             files: Vec::new(),
             heads: Vec::new(),
+            constants: Vec::new(),
         };
         for part in &layout.parts {
             let (name, path) = match (folder, layout.folder) {
@@ -112,6 +114,7 @@ impl Partial {
             this.parts.push((name, path));
             this.files.push(file);
             this.heads.push(part.head.clone());
+            this.constants.push(part.constants.clone());
         }
         for (name, content) in &layout.files {
             if layout.parts.iter().any(|part| part.name == *name) {
@@ -127,8 +130,11 @@ impl Partial {
     /// Waits until the disk has everything, calls `synced`, then gives the target its name. Returns the time of that.
     pub fn publish(self, synced: impl FnOnce()) -> Result<Duration> {
         let start = Instant::now();
-        for (((_, path), file), head) in self.parts.iter().zip(&self.files).zip(&self.heads) {
-            write_all_at(file, head, 0).map_err(|e| Error::io(path, e))?;
+        for (i, ((_, path), file)) in self.parts.iter().zip(&self.files).enumerate() {
+            let fixed = self.constants[i].iter().map(|(offset, bytes)| (*offset, bytes));
+            for (offset, bytes) in fixed.chain([(0, &self.heads[i])]) {
+                write_all_at(file, bytes, offset).map_err(|e| Error::io(path, e))?;
+            }
             file.sync_all().map_err(|e| Error::io(path, e))?;
         }
         synced();
