@@ -9,7 +9,7 @@ pub mod inspect;
 mod model;
 pub mod quickstart;
 pub mod registries;
-mod rows;
+pub mod rows;
 pub mod verify;
 
 pub use error::{Code, Error, Result};

@@ -9,7 +9,7 @@ use windlass_runtime::memory::Pool;
 use windlass_tensor::{Element, Limits};
 
 use crate::rows::{Reader, packing, ranges};
-use crate::{Error, Model, Result};
+use crate::{Model, Result};
 
 /// What was found.
 #[derive(Debug, Serialize)]

@@ -56,7 +56,7 @@ fn values(model: &Model, name: &str) -> Vec<f32> {
         .collect();
     let planes: Vec<&[u8]> = planes.iter().map(|p| &p[..]).collect();
     let mut values = vec![0.0; entry.values() as usize];
-    windlass::convert::decode(entry.element(), &planes, entry.columns(), &mut values).unwrap();
+    windlass::rows::decode(entry.element(), &planes, entry.columns(), &mut values).unwrap();
     values
 }
 

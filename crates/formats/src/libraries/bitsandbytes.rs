@@ -91,7 +91,7 @@ impl Library for BitsAndBytes {
             stored.push(Stored::constant(state, DType::U8, vec![text.len()], text));
             None
         };
-        stored.push(book(format!("{name}.quant_map"), code_book(packing.scheme)?));
+        stored.push(book(format!("{name}.quant_map"), parts.book().to_vec()));
         Ok((stored, arrangement))
     }
 
@@ -155,6 +155,11 @@ impl FourBit {
         Ok(FourBit { kind, block: scheme.block(), nested: scheme.name().ends_with("-dq") })
     }
 
+    /// The values of its codes.
+    fn book(&self) -> &'static [f32] {
+        windlass_quant::bnb::values(self.kind == "nf4")
+    }
+
     /// The text of `quant_state`, spelled as Python writes it.
     fn describe(&self, float: DType, shape: &[usize], offset: Option<f32>) -> String {
         let shape: Vec<String> = shape.iter().map(usize::to_string).collect();
@@ -178,21 +183,6 @@ fn torch_name(dtype: DType) -> &'static str {
         DType::F32 => "float32",
         _ => "bfloat16",
     }
-}
-
-/// The 16 values of a 4-bit scheme, as its decoder has them.
-fn code_book(scheme: SchemeRef) -> Result<Vec<f32>, String> {
-    let block = scheme.block();
-    let codes: Vec<u8> = (0..block / 2).map(|i| (2 * i as u8 % 16) << 4 | (2 * i as u8 + 1) % 16).collect();
-    let simple = match scheme.name().strip_suffix("-dq") {
-        Some(name) => windlass_quant::scheme(name).map_err(|e| e.to_string())?,
-        None => scheme,
-    };
-    let mut values = vec![0.0; block];
-    let absmax = 1.0f32.to_le_bytes();
-    simple.decode(&[&codes, &absmax], block, DType::F32, &mut values).map_err(|e| e.to_string())?;
-    values.truncate(16);
-    Ok(values)
 }
 
 fn four_bit(checkpoint: &Checkpoint, name: &str, kind: &str, at: usize, state: &Raw) -> Result<Joined, Problem> {
@@ -225,7 +215,7 @@ fn four_bit(checkpoint: &Checkpoint, name: &str, kind: &str, at: usize, state: &
     })?;
     let packing = Packing { scheme: known, float };
     let mut constants = vec![at];
-    check_book(checkpoint, &format!("{name}.quant_map"), &code_book(known).map_err(refuse)?, &mut constants)?;
+    check_book(checkpoint, &format!("{name}.quant_map"), FourBit::of(known).map_err(refuse)?.book(), &mut constants)?;
     let mut planes = vec![checkpoint.need(name, name)?.0, checkpoint.need(&format!("{name}.absmax"), name)?.0];
     let mut arrangement: Option<ArrangementRef> = None;
     if nested.is_some() {
