@@ -29,7 +29,7 @@ pub fn schemes() -> Vec<SchemeRef> {
 /// `[columns, rows / 8]`, `qzeros` I32 `[groups, rows / 8]`, `scales` `[groups, rows]` in the float type of the packing.
 pub fn arrangement(version: &str) -> Result<ArrangementRef, String> {
     match version.to_ascii_lowercase().as_str() {
-        "gemm" => Ok(&Gemm),
+        "gemm" => Ok(std::sync::Arc::new(Gemm)),
         other => Err(format!("AWQ's version {other:?} is not supported; gemm is")),
     }
 }

@@ -55,13 +55,7 @@ pub enum Version {
 /// `[groups, rows * bits / 32]`, `scales` `[groups, rows]` in the float type of the packing, and `g_idx` I32 `[columns]`
 /// where it is present.
 pub fn arrangement(version: Version, g_idx: bool) -> ArrangementRef {
-    static ALL: [Gptq; 4] = [
-        Gptq { version: Version::V1, g_idx: false },
-        Gptq { version: Version::V1, g_idx: true },
-        Gptq { version: Version::V2, g_idx: false },
-        Gptq { version: Version::V2, g_idx: true },
-    ];
-    &ALL[usize::from(version == Version::V2) * 2 + usize::from(g_idx)]
+    std::sync::Arc::new(Gptq { version, g_idx })
 }
 
 struct Gptq {
