@@ -19,6 +19,9 @@ pub enum Error {
         /// Threads it has.
         threads: usize,
     },
+    /// A request that cannot be meant.
+    #[error("{0}")]
+    Argument(String),
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,

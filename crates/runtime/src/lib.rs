@@ -1,9 +1,10 @@
-//! Memory and scheduling: budgets and pools of buffers, the pipeline that moves a model through them, a team of threads.
+//! Memory, scheduling, random numbers and the monitor: what everything that computes stands on.
 
 mod error;
 pub mod memory;
 pub mod pipeline;
 pub mod scheduler;
+pub mod random;
 pub mod system;
 
 pub use error::Error;
