@@ -63,9 +63,9 @@ impl Philox {
 
     /// The next block.
     pub fn block(&mut self) -> Block {
-        let [block] = blocks::<1>(self.seed, self.counter);
+        let [[a], [b], [c], [d]] = words::<1>(self.seed, self.counter);
         self.jump(1);
-        block
+        [a, b, c, d]
     }
 
     /// One value in `[0, 1)`, with 24 bits. Uses a block.
@@ -119,7 +119,7 @@ impl Philox {
     /// Fills with normal values of mean 0 and deviation 1 by Box and Muller's transformation; four per block. Up to 5.8
     /// in size. Computed without the system's mathematics library, so that every processor gives the same bits.
     pub fn fill_normal(&mut self, out: &mut [f32]) {
-        self.fill(out, normal::four);
+        self.fill_groups(out, normal::four);
     }
 
     /// As [`Philox::fill_normal`] in double precision; two per block. Up to 8.6 in size.
@@ -152,8 +152,19 @@ impl Philox {
         order
     }
 
-    /// Fills `out` with the `N` values that `values` makes of each block, in parallel where that pays.
-    fn fill<T: Send, const N: usize>(&mut self, out: &mut [T], values: impl Fn(Block) -> [T; N] + Sync) {
+    /// Fills `out` with the `N` values that `values` makes of each block.
+    fn fill<T: Send + Copy, const N: usize>(&mut self, out: &mut [T], values: impl Fn(Block) -> [T; N] + Sync) {
+        self.fill_groups(out, |words: &Words| {
+            std::array::from_fn(|lane| values([words[0][lane], words[1][lane], words[2][lane], words[3][lane]]))
+        });
+    }
+
+    /// Fills `out` with the `N` values of each block, a group of blocks at a time, in parallel where that pays.
+    fn fill_groups<T: Send + Copy, const N: usize>(
+        &mut self,
+        out: &mut [T],
+        values: impl Fn(&Words) -> [[T; N]; LANES] + Sync,
+    ) {
         let (start, used) = (*self, out.len().div_ceil(N) as u128);
         if out.len() <= N * PIECE {
             start.fill_piece(out, &values);
@@ -167,17 +178,11 @@ impl Philox {
         self.jump(used);
     }
 
-    fn fill_piece<T, const N: usize>(mut self, out: &mut [T], values: &impl Fn(Block) -> [T; N]) {
-        let mut groups = out.chunks_exact_mut(N * LANES);
-        for group in &mut groups {
-            let blocks = blocks::<LANES>(self.seed, self.counter);
-            for (out, block) in group.chunks_exact_mut(N).zip(blocks) {
-                out.iter_mut().zip(values(block)).for_each(|(out, value)| *out = value);
-            }
+    fn fill_piece<T: Copy, const N: usize>(mut self, out: &mut [T], values: &impl Fn(&Words) -> [[T; N]; LANES]) {
+        for group in out.chunks_mut(N * LANES) {
+            let values = values(&words(self.seed, self.counter));
+            group.copy_from_slice(&values.as_flattened()[..group.len()]);
             self.jump(LANES as u128);
-        }
-        for out in groups.into_remainder().chunks_mut(N) {
-            out.iter_mut().zip(values(self.block())).for_each(|(out, value)| *out = value);
         }
     }
 }
@@ -192,9 +197,12 @@ const MULTIPLIERS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
 /// What the key grows by in each round: the golden ratio and the square root of 3, less 1.
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
+/// The first words of [`LANES`] blocks, the second ones, and so on.
+type Words<const L: usize = LANES> = [[u32; L]; 4];
+
 /// The `L` blocks from `counter` on.
 #[inline(always)]
-fn blocks<const L: usize>(seed: u64, counter: u128) -> [Block; L] {
+fn words<const L: usize>(seed: u64, counter: u128) -> Words<L> {
     let mut x = [[0u32; L]; 4];
     for lane in 0..L {
         let counter = counter.wrapping_add(lane as u128);
@@ -215,7 +223,7 @@ fn blocks<const L: usize>(seed: u64, counter: u128) -> [Block; L] {
         }
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }
-    std::array::from_fn(|lane| [x[0][lane], x[1][lane], x[2][lane], x[3][lane]])
+    x
 }
 
 fn unit_f32(word: u32) -> f32 {

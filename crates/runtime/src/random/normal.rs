@@ -5,14 +5,21 @@
 
 use std::f64::consts::{LN_2, SQRT_2, TAU};
 
-use super::Block;
+use super::{Block, LANES, Words};
 
-/// Four normal values.
+/// Four normal values of each block.
 #[inline(always)]
-pub(super) fn four([a, b, c, d]: Block) -> [f32; 4] {
-    let (x, y) = pair(a >> 8, b >> 8);
-    let (z, w) = pair(c >> 8, d >> 8);
-    [x, y, z, w]
+pub(super) fn four(words: &Words) -> [[f32; 4]; LANES] {
+    let mut values = [[0.0; LANES]; 4];
+    for lane in 0..LANES {
+        let (x, y) = pair(words[0][lane] >> 8, words[1][lane] >> 8);
+        (values[0][lane], values[1][lane]) = (x, y);
+    }
+    for lane in 0..LANES {
+        let (x, y) = pair(words[2][lane] >> 8, words[3][lane] >> 8);
+        (values[2][lane], values[3][lane]) = (x, y);
+    }
+    std::array::from_fn(|lane| std::array::from_fn(|i| values[i][lane]))
 }
 
 /// Two normal values of double precision, by the system's mathematics library.
@@ -62,12 +69,16 @@ fn turn(angle: u32) -> (f64, f64) {
         })
     };
     let (sine, cosine) = (x * series(2), series(1));
-    match quarter & 3 {
-        0 => (sine, cosine),
-        1 => (cosine, -sine),
-        2 => (-sine, -cosine),
-        _ => (-cosine, sine),
-    }
+    let odd = quarter & 1 != 0;
+    let (vertical, horizontal) = if odd { (cosine, sine) } else { (sine, cosine) };
+    // Minus in the lower half of the circle, and in the left one.
+    (signed(vertical, quarter >> 1), signed(horizontal, (quarter >> 1) ^ quarter))
+}
+
+/// `x`, or `-x` if `minus` is odd.
+#[inline(always)]
+fn signed(x: f64, minus: u32) -> f64 {
+    f64::from_bits(x.to_bits() ^ u64::from(minus & 1) << 63)
 }
 
 #[cfg(test)]
@@ -118,7 +129,7 @@ mod tests {
     fn the_ends_are_finite_and_the_bits_are_fixed() {
         assert_eq!(pair((1 << 24) - 1, 0), (0.0, 0.0));
         assert!((pair(0, 0).0 - 5.768_108).abs() < 1e-6);
-        let expected = four([0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        let [expected, ..] = four(&[0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8].map(|word| [word; LANES]));
         let direct = |a: u32, b: u32| {
             let radius = (-2.0 * (f64::from((a >> 8) + 1) / f64::from(1 << 24)).ln()).sqrt();
             let angle = f64::from(b >> 8) / f64::from(1 << 24) * TAU;
