@@ -3,10 +3,12 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use windlass_runtime::monitor;
 use windlass_runtime::random::Philox;
 
 fn main() {
     random();
+    monitor();
 }
 
 /// Gigabytes per second of random numbers, beside a fill with a constant.
@@ -25,6 +27,26 @@ fn random() {
             report("normals", best(|| random.fill_normal(black_box(&mut floats))));
         });
     }
+}
+
+/// Nanoseconds of a span and of a counter, off and on.
+fn monitor() {
+    const COUNT: u32 = 10_000;
+    let each = |seconds: f64| seconds * 1e9 / f64::from(COUNT);
+    for on in [false, true] {
+        if on {
+            monitor::start(usize::MAX);
+        }
+        let spans = best(|| (0..COUNT).for_each(|_| drop(black_box(monitor::span("op", "figures")))));
+        let counters = best(|| (0..COUNT).for_each(|n| monitor::counter("count", f64::from(black_box(n)))));
+        println!(
+            "monitor {}: {:.2} ns a span, {:.2} ns a counter",
+            if on { "on" } else { "off" },
+            each(spans),
+            each(counters)
+        );
+    }
+    black_box(monitor::stop());
 }
 
 /// Seconds of the fastest of 200 runs, which other programs did not disturb.

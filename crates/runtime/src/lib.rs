@@ -2,6 +2,7 @@
 
 mod error;
 pub mod memory;
+pub mod monitor;
 pub mod pipeline;
 pub mod scheduler;
 pub mod random;

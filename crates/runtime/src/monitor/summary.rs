@@ -63,7 +63,11 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wide = |row: &Row| row.name.chars().count();
         let width = self.rows.iter().map(wide).max().unwrap_or(0).clamp(4, 60);
-        writeln!(f, "{:width$}  {:>9}  {:>10}  {:>6}  {:>10}  {:>10}  {:>10}", "name", "count", "total", "share", "mean", "p50", "p99")?;
+        writeln!(
+            f,
+            "{:width$}  {:>9}  {:>10}  {:>6}  {:>10}  {:>10}  {:>10}",
+            "name", "count", "total", "share", "mean", "p50", "p99"
+        )?;
         for row in &self.rows {
             let share = 100.0 * row.total.as_secs_f64() / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
             let [total, mean, p50, p99] = [row.total, row.mean, row.p50, row.p99].map(time);
@@ -95,7 +99,14 @@ mod tests {
 
     fn span(name: &'static str, microseconds: u64) -> SpanRecord {
         let duration = Duration::from_micros(microseconds);
-        SpanRecord { name: name.into(), category: "op", thread: 0, start: Duration::ZERO, duration, arguments: Vec::new() }
+        SpanRecord {
+            name: name.into(),
+            category: "op",
+            thread: 0,
+            start: Duration::ZERO,
+            duration,
+            arguments: Vec::new(),
+        }
     }
 
     #[test]

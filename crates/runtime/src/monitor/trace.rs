@@ -28,12 +28,11 @@ impl Recording {
 }
 
 fn complete(process: u32, span: &SpanRecord) -> Json {
-    // The end is rounded as the beginning is, so that what nests still does in microseconds.
-    let (start, end) = (span.start, span.start + span.duration);
-    let arguments: Map<String, Json> = span.arguments.iter().map(|(key, value)| (key.to_string(), json(value))).collect();
+    let arguments: Map<String, Json> =
+        span.arguments.iter().map(|(key, value)| (key.to_string(), json(value))).collect();
     json!({
         "ph": "X", "name": span.name, "cat": span.category, "pid": process, "tid": span.thread,
-        "ts": microseconds(start), "dur": microseconds(end - start), "args": arguments,
+        "ts": microseconds(span.start), "dur": microseconds(span.duration), "args": arguments,
     })
 }
 
@@ -80,7 +79,9 @@ mod tests {
                     assert!(open.iter().all(|(t, end)| *t != thread || start + duration <= end + 1e-3), "{event}");
                     open.push((thread, start + duration));
                 }
-                "C" => assert!(number(event, "ts") >= 0.0 && event["args"].as_object().unwrap().values().all(Json::is_number)),
+                "C" => assert!(
+                    number(event, "ts") >= 0.0 && event["args"].as_object().unwrap().values().all(Json::is_number)
+                ),
                 "M" => assert!(event["name"] == "thread_name" && event["args"]["name"].is_string()),
                 other => panic!("{other} is not written"),
             }
