@@ -4,8 +4,8 @@ mod error;
 pub mod memory;
 pub mod monitor;
 pub mod pipeline;
-pub mod scheduler;
 pub mod random;
+pub mod scheduler;
 pub mod system;
 
 pub use error::Error;
