@@ -132,14 +132,13 @@ fn numbers(pickle: &Pickle, value: Value, what: &str) -> Result<Vec<u64>, Proble
 /// The storage of a persistent id: `("storage", class, key, device, count)`; the legacy form adds a view.
 pub fn storage(pickle: &Pickle, id: Value) -> Result<Storage, Problem> {
     let items = pickle.tuple(id).unwrap_or_default();
-    let (Some(kind), [_, class, key, _, count, view @ ..]) = (items.first(), items) else {
+    let kind = items.first().and_then(|kind| pickle.text(*kind));
+    if kind == Some("module") {
+        return Err(code_problem("the source code of a module"));
+    }
+    let (Some("storage"), [_, class, key, _, count, view @ ..]) = (kind, items) else {
         return Err(bad("something outside of the pickle is asked for that is no storage"));
     };
-    match pickle.text(*kind) {
-        Some("storage") => {}
-        Some("module") => return Err(code_problem("the source code of a module")),
-        _ => return Err(bad("something outside of the pickle is asked for that is no storage")),
-    }
     if !matches!(view, [] | [Value::None]) {
         let problem = Problem::new("storage-view", "a storage is a view of another, as PyTorch 0.3 and older wrote it");
         return Err(problem.help("load and save it with a newer PyTorch"));
