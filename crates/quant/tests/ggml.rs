@@ -4,7 +4,7 @@
 
 use safetensors::SafeTensors;
 use windlass_quant::simd::{Level, with_level};
-use windlass_quant::{Family, Importance, SchemeRef, schemes};
+use windlass_quant::{Family, Grid, Importance, SchemeRef, schemes};
 use windlass_tensor::DType;
 
 const LEVELS: [Level; 3] = [Level::Portable, Level::Avx2, Level::Avx512];
@@ -20,7 +20,7 @@ struct Golden {
 
 impl Golden {
     fn open(name: &str) -> Self {
-        let path = format!("{}/tests/golden/ggml-{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
         Self { file: std::fs::read(path).unwrap() }
     }
 
@@ -74,7 +74,7 @@ fn normal(count: usize) -> Vec<f32> {
 #[test]
 fn encoders_equal_llama_cpp() {
     let mut failures = Vec::new();
-    for name in ["f32", "bf16"] {
+    for name in ["ggml-f32", "ggml-bf16"] {
         let golden = Golden::open(name);
         let (shape, input) = golden.floats("input").unwrap();
         let (_, importance) = golden.floats("importance").unwrap();
@@ -99,9 +99,46 @@ fn encoders_equal_llama_cpp() {
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
+/// IQ1, IQ2 and IQ3 on rows at the edges of their searches.
+#[test]
+fn lattices_equal_llama_cpp() {
+    let golden = Golden::open("lattice");
+    let (shape, input) = golden.floats("input").unwrap();
+    let (_, importance) = golden.floats("importance").unwrap();
+    let mut failures = Vec::new();
+    for scheme in ggml().into_iter().filter(|s| matches!(s.grid(), Grid::Lattice { .. }) && s.name().starts_with("iq"))
+    {
+        for (suffix, weights) in [("", None), ("+imatrix", Some(importance.as_slice()))] {
+            let expected = golden.bytes(&format!("{}{suffix}.packed", scheme.name()));
+            let needs_weights = weights.is_none() && scheme.importance() == Importance::Required;
+            assert_eq!(expected.is_none(), needs_weights, "{}{suffix}", scheme.name());
+            let Some((_, expected)) = expected else { continue };
+            for level in LEVELS {
+                let got = with_level(level, || encode(scheme, &input, shape[1], weights));
+                let row = expected.len() / shape[0];
+                for (i, (got, expected)) in got.chunks(row).zip(expected.chunks(row)).enumerate() {
+                    if differing_blocks(scheme, got, expected) > 0 {
+                        failures.push(format!("{}{suffix} {level:?} row {i}", scheme.name()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn schemes_that_need_importance_say_so() {
+    for scheme in ggml().into_iter().filter(|s| s.importance() == Importance::Required) {
+        let mut bytes = vec![0; packed_len(scheme, 256)];
+        let error = scheme.encode(&[1.0; 256], 256, None, DType::F32, &mut [&mut bytes]).unwrap_err();
+        assert!(error.to_string().contains("needs an importance matrix"), "{error}");
+    }
+}
+
 #[test]
 fn decoders_equal_gguf_py() {
-    let golden = Golden::open("f32");
+    let golden = Golden::open("ggml-f32");
     for scheme in ggml() {
         let key = format!("ggml-{}", scheme.name());
         let (_, packed) = golden.bytes(&format!("{key}.packed")).unwrap();
@@ -128,11 +165,11 @@ fn writable() -> impl Iterator<Item = SchemeRef> {
 #[test]
 fn the_list_is_complete() {
     let names: Vec<&str> = ggml().iter().map(|s| s.name()).collect();
-    for name in ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0"] {
+    for name in [
+        "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0", "iq1_s",
+        "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s",
+    ] {
         assert!(windlass_quant::scheme(name).unwrap().can_encode(), "{name} is not among {names:?}");
-    }
-    for name in ["iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s"] {
-        assert!(names.contains(&name), "{name} is not among {names:?}");
     }
 }
 

@@ -19,8 +19,6 @@ pub(super) struct BlockScheme {
 
 /// How a scheme is written.
 pub(super) enum Encode {
-    /// Not at all.
-    ReadOnly,
     /// From values alone.
     Plain(fn(&[f32], &mut [u8])),
     /// From values and importance; not without.
@@ -96,10 +94,6 @@ impl Scheme for BlockScheme {
         }
     }
 
-    fn can_encode(&self) -> bool {
-        !matches!(self.encode, Encode::ReadOnly)
-    }
-
     fn encode(
         &self,
         values: &[f32],
@@ -118,7 +112,6 @@ impl Scheme for BlockScheme {
             return Err(self.shape_error(format!("{} importance weights for {columns} columns", weights.len())));
         }
         match (&self.encode, importance) {
-            (Encode::ReadOnly, _) => return Err(Error::ReadOnly(self.name)),
             (Encode::Required(weighted) | Encode::Weighted { weighted, .. }, Some(importance)) => {
                 weighted(Weighted { values, importance }, bytes);
             }

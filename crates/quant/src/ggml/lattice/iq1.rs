@@ -1,11 +1,16 @@
 //! IQ1_S and IQ1_M: points of -1, 0 and 1 from a table of 2048, moved by an eighth up or down.
 
+use std::sync::LazyLock;
+
 use super::BLOCK;
 use super::grids::IQ1_S as POINTS;
+use super::neighbours::Lattice;
+use super::ternary::{Group, Halves, Ternary, Whole, each_block, group, levels};
 use crate::Grid;
-use crate::float::f16_to_f32;
-use crate::ggml::block::{BlockScheme, Encode, blocks};
-use crate::ggml::codes::half_at;
+use crate::float::{f16_to_f32, f32_to_f16_bits};
+use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
+use crate::ggml::codes::{half_at, put_half};
+use crate::ggml::k::nearest;
 use crate::simd::per_level;
 
 const BYTES_S: usize = 2 + 32 + 16;
@@ -17,7 +22,7 @@ pub(super) static IQ1_S: BlockScheme = BlockScheme {
     block: BLOCK,
     planes: &blocks(BYTES_S),
     error_ceiling: 0.6,
-    encode: Encode::ReadOnly,
+    encode: Encode::Required(encode_s),
     decode: decode_s,
 };
 
@@ -27,9 +32,106 @@ pub(super) static IQ1_M: BlockScheme = BlockScheme {
     block: BLOCK,
     planes: &blocks(BYTES_M),
     error_ceiling: 0.6,
-    encode: Encode::ReadOnly,
+    encode: Encode::Weighted {
+        plain: |values, bytes| encode_m(Weighted { values, importance: &[] }, bytes),
+        weighted: encode_m,
+    },
     decode: decode_m,
 };
+
+static LATTICE: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&POINTS, 3));
+
+/// The step of a group's scale, from 0 to 7, where `inverse` is one over the scale of the block.
+#[inline(always)]
+fn step(inverse: f32, scale: f32) -> u16 {
+    nearest(0.5 * (inverse * scale - 1.0)).clamp(0, 7) as u16
+}
+
+per_level! {
+    fn encode_s(rows: Weighted<'_>, bytes: &mut [u8]) {
+        let lattice = &*LATTICE;
+        let blocks = bytes.as_chunks_mut::<BYTES_S>().0;
+        each_block(rows, |block, x, weights| {
+            let bytes = &mut blocks[block];
+            bytes.fill(0);
+            let (mut groups, mut largest) = ([Group::default(); 8], 0.0);
+            for (g, (x, weights)) in x.as_chunks().0.iter().zip(weights.as_chunks().0).enumerate() {
+                groups[g] = group::<Whole, 32, 2>(lattice, x, weights).unwrap_or_default();
+                largest = if largest > groups[g].scale { largest } else { groups[g].scale };
+            }
+            let inverse = 1.0 / (largest / 15.0);
+            for (g, group) in groups.iter().enumerate() {
+                let mut word = 0;
+                for (l, number) in group.points.iter().enumerate() {
+                    bytes[2 + 4 * g + l] = *number as u8;
+                    word |= number >> 8 << (3 * l);
+                }
+                if largest != 0.0 {
+                    word |= step(inverse, group.scale) << 12 | (group.shifts as u16) << 15;
+                }
+                bytes[34 + 2 * g..36 + 2 * g].copy_from_slice(&word.to_le_bytes());
+            }
+            if largest != 0.0 {
+                // The factor reduced the error in practice.
+                put_half(bytes, 0, largest / 15.0 * 1.125);
+            }
+        });
+    }
+}
+
+per_level! {
+    fn encode_m(rows: Weighted<'_>, bytes: &mut [u8]) {
+        let lattice = &*LATTICE;
+        let blocks = bytes.as_chunks_mut::<BYTES_M>().0;
+        each_block(rows, |block, x, weights| {
+            let bytes = &mut blocks[block];
+            bytes.fill(0);
+            let (mut groups, mut largest) = ([Group::default(); 16], 0.0);
+            for (g, (x, weights)) in x.as_chunks().0.iter().zip(weights.as_chunks().0).enumerate() {
+                groups[g] = group::<Halves, 16, 4>(lattice, x, weights).unwrap_or_default();
+                largest = if largest > groups[g].scale { largest } else { groups[g].scale };
+                let [first, second, ..] = groups[g].points;
+                (bytes[2 * g], bytes[2 * g + 1]) = (first as u8, second as u8);
+                bytes[32 + g] = (first >> 8 | second >> 8 << 4) as u8;
+            }
+            if largest != 0.0 {
+                finish_m(&groups, x, weights, largest / 15.0, bytes);
+            }
+        });
+    }
+}
+
+/// Stores steps and shifts of groups, and the scale that fits best with those.
+#[inline(always)]
+fn finish_m(groups: &[Group; 16], x: &[f32; BLOCK], weights: &[f32; BLOCK], mut scale: f32, bytes: &mut [u8; BYTES_M]) {
+    let inverse = 1.0 / scale;
+    let mut words = [0u16; 4];
+    let (mut products, mut squares) = (0.0, 0.0);
+    for (g, group) in groups.iter().enumerate() {
+        let step = step(inverse, group.scale);
+        words[g / 4] |= step << (3 * (g % 4));
+        for k in 0..2 {
+            let shift = Halves::shift(group.shifts, k);
+            bytes[32 + g] |= (shift as u8) << (4 * k + 3);
+            let point = POINTS[usize::from(group.points[k]) & 2047];
+            for (j, coordinate) in point.iter().enumerate() {
+                let i = 16 * g + 8 * k + j;
+                let level = levels(shift)[(coordinate + 1) as usize % 3] * f32::from(2 * step + 1);
+                products += weights[i] * level * x[i];
+                squares += weights[i] * level * level;
+            }
+        }
+    }
+    if squares > 0.0 {
+        scale = products / squares;
+    }
+    // The factor reduced the error in practice.
+    let bits = f32_to_f16_bits(scale * 1.1125);
+    for (i, word) in words.iter().enumerate() {
+        let word = word | (bits >> (4 * i) & 15) << 12;
+        bytes[48 + 2 * i..50 + 2 * i].copy_from_slice(&word.to_le_bytes());
+    }
+}
 
 const SHIFT: f32 = 0.125;
 

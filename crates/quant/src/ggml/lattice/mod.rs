@@ -9,6 +9,7 @@ mod iq3;
 mod magnitudes;
 mod neighbours;
 mod search;
+mod ternary;
 
 /// Values of a block.
 const BLOCK: usize = 256;
