@@ -35,33 +35,30 @@ pub fn from_f32(dtype: DType, values: &[f32], bytes: &mut [u8]) -> Result<(), Er
     Ok(())
 }
 
-/// The value of an OCP E4M3 code: bias 7, no infinities, `0x7f` and `0xff` not a number.
+/// The value of an OCP E4M3 code: bias 7, no infinities, `0x7f` and `0xff` not a number. Branch-free so that it
+/// vectorises.
+#[inline(always)]
 pub fn f8e4m3_to_f32(code: u8) -> f32 {
-    let sign = if code & 0x80 == 0 { 1.0 } else { -1.0 };
-    let exponent = i32::from(code >> 3 & 15);
-    let mantissa = f32::from(code & 7);
-    sign * match (exponent, code & 7) {
-        (15, 7) => f32::NAN,
-        (0, _) => mantissa / 512.0,
-        _ => (1.0 + mantissa / 8.0) * 2f32.powi(exponent - 7),
-    }
+    let magnitude = u32::from(code & 0x7f);
+    let normal = (magnitude << 20) + (120 << 23);
+    let subnormal = (magnitude as f32 * (1.0 / 512.0)).to_bits();
+    let finite = if magnitude < 8 { subnormal } else { normal };
+    let bits = if magnitude == 0x7f { 0x7fc0_0000 } else { finite };
+    f32::from_bits(bits | u32::from(code & 0x80) << 24)
 }
 
-/// The nearest OCP E4M3 code, ties to even; beyond 448 the largest, not-a-number stays so.
+/// The nearest OCP E4M3 code, ties to even; beyond 448 the largest, not-a-number stays so. Branch-free as well.
+#[inline(always)]
 pub fn f32_to_f8e4m3(value: f32) -> u8 {
-    let sign = ((value.to_bits() >> 24) & 0x80) as u8;
-    let magnitude = value.abs();
-    if magnitude.is_nan() {
-        return sign | 0x7f;
-    }
-    if magnitude >= 448.0 {
-        return sign | 0x7e;
-    }
-    // The spacing of codes around the value; below 2^-6 codes are evenly spaced by 2^-9.
-    let exponent = ((magnitude.to_bits() >> 23) as i32 - 127).max(-6);
-    let steps = (magnitude / 2f32.powi(exponent - 3)).round_ties_even() as i32;
-    let code = if steps < 8 { steps } else { ((exponent + 7) << 3) + steps - 8 };
-    sign | code.min(0x7e) as u8
+    let bits = value.to_bits();
+    let magnitude = bits & 0x7fff_ffff;
+    // Normal codes: rebias the exponent and round away 20 bits. Subnormal ones: a sum with 2^14 has steps of 2^-9.
+    let normal = magnitude.wrapping_sub(120 << 23).wrapping_add(0x7_ffff + (magnitude >> 20 & 1)) >> 20;
+    let subnormal = (f32::from_bits(magnitude) + 16384.0).to_bits().wrapping_sub(16384f32.to_bits());
+    let code = if magnitude < 121 << 23 { subnormal } else { normal };
+    let code = if magnitude >= 448f32.to_bits() { 0x7e } else { code };
+    let code = if magnitude > 0x7f80_0000 { 0x7f } else { code };
+    (code | bits >> 24 & 0x80) as u8
 }
 
 per_level! {

@@ -94,3 +94,10 @@ pub(crate) fn order(
     }
     Ok(())
 }
+/// Reads `rows` of an array that is row-major already; `plane` is as long as they are.
+pub(crate) fn straight(stored: &dyn Stored, array: usize, rows: &Range<usize>, plane: &mut [u8]) -> io::Result<()> {
+    match plane.len().checked_div(rows.len()) {
+        Some(per_row) => stored.read(array, (rows.start * per_row) as u64, plane),
+        None => Ok(()),
+    }
+}

@@ -5,8 +5,16 @@ use std::sync::RwLock;
 use crate::{Error, SchemeRef};
 
 /// The schemes of each family, in the order in which they are listed.
-static FAMILIES: &[fn() -> Vec<SchemeRef>] =
-    &[crate::ggml::schemes, crate::mlx::schemes, crate::bnb::schemes, crate::gptq::schemes, crate::awq::schemes];
+static FAMILIES: &[fn() -> Vec<SchemeRef>] = &[
+    crate::ggml::schemes,
+    crate::mlx::schemes,
+    crate::bnb::schemes,
+    crate::gptq::schemes,
+    crate::awq::schemes,
+    crate::compressed::schemes,
+    crate::fp8::schemes,
+    crate::nvfp4::schemes,
+];
 
 static USER: RwLock<Vec<SchemeRef>> = RwLock::new(Vec::new());
 

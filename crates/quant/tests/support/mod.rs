@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod stored;
+
 use std::ops::Range;
 
 use safetensors::SafeTensors;
