@@ -15,11 +15,11 @@ pub(crate) type ShapeOf = fn(usize, &Packing, &[usize]) -> Result<Vec<usize>, St
 
 /// One array for each plane of a scheme.
 pub(crate) struct RowMajor {
-    /// Families and the beginning of the names of the schemes that it holds.
-    pub holds: (&'static [Family], &'static str),
+    /// Family and the beginning of the names of the schemes that it holds.
+    pub holds: (Family, &'static str),
     pub names: &'static [&'static str],
     /// Stored types. Where a plane is F32, any type that it can hold exactly.
-    pub dtypes: &'static [DType],
+    pub dtypes: Vec<DType>,
     /// Shape of each array for a tensor of some shape.
     pub shape: ShapeOf,
 }
@@ -34,7 +34,7 @@ impl RowMajor {
             return Err(invalid(format!("rows {rows:?} of a matrix with {all} rows")));
         }
         let ranges = packing.plane_ranges(*columns, rows.start, rows.len()).map_err(invalid)?;
-        let planes = packing.scheme.planes().iter().zip(self.dtypes);
+        let planes = packing.scheme.planes().iter().zip(&self.dtypes);
         let place = |((offset, length), (plane, stored)): ((u64, u64), (_, &DType))| {
             let dtype = packing.plane_type(plane);
             let other = (dtype == DType::F32 && *stored != DType::F32).then_some(*stored);
@@ -52,13 +52,13 @@ struct Place {
 
 impl Arrangement for RowMajor {
     fn arrays(&self, packing: &Packing, shape: &[usize]) -> Result<Vec<Array>, String> {
-        let (families, prefix) = self.holds;
+        let (family, prefix) = self.holds;
         let name = packing.scheme.name();
-        if !families.contains(&packing.scheme.family()) || !name.starts_with(prefix) {
+        if packing.scheme.family() != family || !name.starts_with(prefix) {
             return Err(format!("an arrangement of {} does not hold {name}", self.names.join(", ")));
         }
         packing.plane_bytes(shape)?;
-        let named = self.names.iter().zip(self.dtypes).enumerate();
+        let named = self.names.iter().zip(&self.dtypes).enumerate();
         named
             .map(|(i, (name, dtype))| Ok(Array { name, dtype: *dtype, shape: (self.shape)(i, packing, shape)? }))
             .collect()

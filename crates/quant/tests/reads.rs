@@ -20,11 +20,11 @@ fn cases() -> Vec<Case> {
         let has = |option| options.contains(option);
         let mut float = DType::F32;
         let arrangement = match (name, naming) {
-            ("nvfp4-ct", _) => nvfp4::COMPRESSED_TENSORS,
-            ("nvfp4-modelopt", _) => nvfp4::MODEL_OPT,
-            ("mlx-mxfp4", "gptoss") => nvfp4::GPT_OSS,
-            ("mlx-mxfp4", _) => nvfp4::COMPRESSED_MXFP4,
-            ("mlx-mxfp8", _) => nvfp4::COMPRESSED_MXFP8,
+            ("nvfp4-ct", _) => nvfp4::compressed_tensors(),
+            ("nvfp4-modelopt", _) => nvfp4::model_opt(),
+            ("mlx-mxfp4", "gptoss") => nvfp4::gpt_oss(),
+            ("mlx-mxfp4", _) => nvfp4::compressed_mxfp4(),
+            ("mlx-mxfp8", _) => nvfp4::compressed_mxfp8(),
             (_, "inverse") => fp8::arrangement(true, dtype("weight_scale_inv").unwrap()).unwrap(),
             (_, "scale") => fp8::arrangement(false, dtype("weight_scale").unwrap()).unwrap(),
             _ => {
@@ -147,12 +147,12 @@ fn shapes_and_schemes_that_do_not_suit_are_refused() {
     let unsuited = Integers { one_scale: true, symmetric: false, ..packed };
     assert!(refused(compressed::arrangement(unsuited), "ct4-row", &[5, 96]));
     let blocks = fp8::arrangement(true, DType::F32).unwrap();
-    assert!(!refused(blocks, "fp8-b128", &[2, 256, 100]));
-    assert!(refused(blocks, "fp8-b128", &[2, 100, 256]));
-    assert!(refused(blocks, "mlx4-g32", &[128, 128]));
+    assert!(!refused(blocks.clone(), "fp8-b128", &[2, 256, 100]));
+    assert!(refused(blocks.clone(), "fp8-b128", &[2, 100, 256]));
+    assert!(refused(blocks.clone(), "mlx4-g32", &[128, 128]));
     assert!(fp8::arrangement(true, DType::I8).is_err());
-    assert!(refused(nvfp4::COMPRESSED_TENSORS, "nvfp4-modelopt", &[4, 32]));
-    assert!(refused(nvfp4::COMPRESSED_TENSORS, "nvfp4-ct", &[4, 40]));
-    assert!(refused(nvfp4::COMPRESSED_TENSORS, "nvfp4-ct", &[2, 4, 32]));
-    assert!(refused(nvfp4::GPT_OSS, "mlx-mxfp8", &[4, 32]));
+    assert!(refused(nvfp4::compressed_tensors(), "nvfp4-modelopt", &[4, 32]));
+    assert!(refused(nvfp4::compressed_tensors(), "nvfp4-ct", &[4, 40]));
+    assert!(refused(nvfp4::compressed_tensors(), "nvfp4-ct", &[2, 4, 32]));
+    assert!(refused(nvfp4::gpt_oss(), "mlx-mxfp8", &[4, 32]));
 }

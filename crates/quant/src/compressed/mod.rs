@@ -6,6 +6,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use windlass_tensor::DType;
 
@@ -53,24 +54,10 @@ pub struct Integers {
 /// `[rows * bits / 32, groups]`. In bytes: `weight` I8 `[rows, columns]`, `weight_scale`, `weight_zero_point` I8
 /// `[rows, groups]`. Both: `weight_g_idx` I32 `[columns]`.
 pub fn arrangement(of: Integers) -> ArrangementRef {
-    static ALL: [Stores; 16] = all();
-    let number = [of.packed, of.symmetric, of.one_scale, of.g_idx].into_iter().fold(0, |n, b| n * 2 + usize::from(b));
-    &ALL[number]
+    Arc::new(Stores(of))
 }
 
 struct Stores(Integers);
-
-const fn all() -> [Stores; 16] {
-    const NONE: Integers = Integers { packed: false, symmetric: false, one_scale: false, g_idx: false };
-    let mut all = [const { Stores(NONE) }; 16];
-    let mut n = 0;
-    while n < 16 {
-        let [packed, symmetric, one_scale, g_idx] = [n & 8 != 0, n & 4 != 0, n & 2 != 0, n & 1 != 0];
-        all[n] = Stores(Integers { packed, symmetric, one_scale, g_idx });
-        n += 1;
-    }
-    all
-}
 
 /// Bits of a code and columns of a group.
 fn widths(packing: &Packing, columns: usize) -> Result<(usize, usize), String> {

@@ -4,6 +4,8 @@
 //! `value = code * scale`. Writing follows transformers' fine-grained quantizer, whose codes come from a reciprocal that
 //! is not stored; `fp8`, where rows are written one after another, is therefore read only.
 
+use std::sync::Arc;
+
 use windlass_tensor::DType;
 
 use crate::arrange::ArrangementRef;
@@ -51,25 +53,12 @@ pub fn schemes() -> Vec<SchemeRef> {
 /// Hugging Face) or `weight_scale` (of compressed-tensors and ModelOpt) of type `scale`: `[rows / 128, columns / 128]`
 /// rounded up, `[rows, 1]` or `[1]`.
 pub fn arrangement(inverse: bool, scale: DType) -> Result<ArrangementRef, String> {
-    const SCALE: &[&str; 2] = &["weight", "weight_scale"];
-    const INVERSE: &[&str; 2] = &["weight", "weight_scale_inv"];
-    static ALL: [RowMajor; 8] = [
-        stored(SCALE, &[DType::F8E4M3, DType::F32]),
-        stored(SCALE, &[DType::F8E4M3, DType::BF16]),
-        stored(SCALE, &[DType::F8E4M3, DType::F16]),
-        stored(SCALE, &[DType::F8E4M3, DType::F8E8M0]),
-        stored(INVERSE, &[DType::F8E4M3, DType::F32]),
-        stored(INVERSE, &[DType::F8E4M3, DType::BF16]),
-        stored(INVERSE, &[DType::F8E4M3, DType::F16]),
-        stored(INVERSE, &[DType::F8E4M3, DType::F8E8M0]),
-    ];
-    let mut named = ALL.iter().skip(if inverse { 4 } else { 0 }).take(4);
-    let found = named.find(|a| a.dtypes[1] == scale).map(|a| a as ArrangementRef);
-    found.ok_or_else(|| format!("scales of {scale} are not supported; F32, BF16, F16 and F8_E8M0 are"))
-}
-
-const fn stored(names: &'static [&'static str; 2], dtypes: &'static [DType; 2]) -> RowMajor {
-    RowMajor { holds: (&[Family::Fp8], "fp8"), names, dtypes, shape }
+    if !matches!(scale, DType::F32 | DType::BF16 | DType::F16 | DType::F8E8M0) {
+        return Err(format!("scales of {scale} are not supported; F32, BF16, F16 and F8_E8M0 are"));
+    }
+    let names: &[&str] = if inverse { &["weight", "weight_scale_inv"] } else { &["weight", "weight_scale"] };
+    let dtypes = vec![DType::F8E4M3, scale];
+    Ok(Arc::new(RowMajor { holds: (Family::Fp8, "fp8"), names, dtypes, shape }))
 }
 
 /// Of a stack of matrices each has its own blocks, so they must be whole ones.

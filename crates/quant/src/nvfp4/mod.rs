@@ -4,13 +4,15 @@
 //! compressed-tensors divides an E4M3 scale by the tensor's, ModelOpt multiplies them; the quotient or product is rounded
 //! to `f32` before codes are multiplied by it.
 
+use std::sync::Arc;
+
 use windlass_tensor::DType;
 
 use crate::arrange::ArrangementRef;
 use crate::float::f8e4m3_to_f32;
 use crate::gather::matrix;
 use crate::mlx::bits::spread8;
-use crate::row_major::RowMajor;
+use crate::row_major::{RowMajor, ShapeOf};
 use crate::shape::check;
 use crate::simd::per_level;
 use crate::{Error, Family, Grid, Packing, Plane, PlaneType, Scheme, SchemeRef};
@@ -43,49 +45,53 @@ pub fn schemes() -> Vec<SchemeRef> {
 /// compressed-tensors' `nvfp4-pack-quantized` of a matrix: `weight_packed` U8 `[rows, columns / 2]`, the first of two
 /// codes in the low half, `weight_scale` F8_E4M3 `[rows, columns / 16]`, `weight_global_scale` F32 `[1]`. Scheme
 /// `nvfp4-ct`.
-pub static COMPRESSED_TENSORS: ArrangementRef = &RowMajor {
-    holds: (&[Family::CompressedTensors], "nvfp4"),
-    names: &["weight_packed", "weight_scale", "weight_global_scale"],
-    dtypes: &[DType::U8, DType::F8E4M3, DType::F32],
-    shape: nv_shape,
-};
+pub fn compressed_tensors() -> ArrangementRef {
+    row_major(
+        (Family::CompressedTensors, "nvfp4"),
+        &["weight_packed", "weight_scale", "weight_global_scale"],
+        [DType::U8, DType::F8E4M3, DType::F32],
+        nv_shape,
+    )
+}
 
 /// ModelOpt's NVFP4 of a matrix: as above, named `weight`, `weight_scale`, `weight_scale_2`. Scheme `nvfp4-modelopt`.
-pub static MODEL_OPT: ArrangementRef = &RowMajor {
-    holds: (&[Family::ModelOpt], "nvfp4"),
-    names: &["weight", "weight_scale", "weight_scale_2"],
-    dtypes: &[DType::U8, DType::F8E4M3, DType::F32],
-    shape: nv_shape,
-};
+pub fn model_opt() -> ArrangementRef {
+    row_major(
+        (Family::ModelOpt, "nvfp4"),
+        &["weight", "weight_scale", "weight_scale_2"],
+        [DType::U8, DType::F8E4M3, DType::F32],
+        nv_shape,
+    )
+}
 
 /// gpt-oss: `..._blocks` U8 `[..., columns / 32, 16]` and `..._scales` U8 `[..., columns / 32]`. Scheme `mlx-mxfp4`.
-pub static GPT_OSS: ArrangementRef = &RowMajor {
-    holds: (&[Family::Mlx], "mlx-mxfp4"),
-    names: &["blocks", "scales"],
-    dtypes: &[DType::U8, DType::U8],
-    shape: |index, packing, shape| {
+pub fn gpt_oss() -> ArrangementRef {
+    row_major((Family::Mlx, "mlx-mxfp4"), &["blocks", "scales"], [DType::U8, DType::U8], |index, packing, shape| {
         let mut shape = packing.scheme.plane_shape(1, shape);
         shape.extend((index == 0).then_some(16));
         Ok(shape)
-    },
-};
+    })
+}
 
 /// compressed-tensors' `mxfp4-pack-quantized`: `weight_packed` U8 `[..., columns / 2]`, `weight_scale` U8. Scheme
 /// `mlx-mxfp4`.
-pub static COMPRESSED_MXFP4: ArrangementRef = &RowMajor {
-    holds: (&[Family::Mlx], "mlx-mxfp4"),
-    names: &["weight_packed", "weight_scale"],
-    dtypes: &[DType::U8, DType::U8],
-    shape: in_bytes,
-};
+pub fn compressed_mxfp4() -> ArrangementRef {
+    row_major((Family::Mlx, "mlx-mxfp4"), &["weight_packed", "weight_scale"], [DType::U8, DType::U8], in_bytes)
+}
 
 /// compressed-tensors' `mxfp8-quantized`: `weight` F8_E4M3 `[..., columns]`, `weight_scale` U8. Scheme `mlx-mxfp8`.
-pub static COMPRESSED_MXFP8: ArrangementRef = &RowMajor {
-    holds: (&[Family::Mlx], "mlx-mxfp8"),
-    names: &["weight", "weight_scale"],
-    dtypes: &[DType::F8E4M3, DType::U8],
-    shape: in_bytes,
-};
+pub fn compressed_mxfp8() -> ArrangementRef {
+    row_major((Family::Mlx, "mlx-mxfp8"), &["weight", "weight_scale"], [DType::F8E4M3, DType::U8], in_bytes)
+}
+
+fn row_major<const N: usize>(
+    holds: (Family, &'static str),
+    names: &'static [&'static str; N],
+    dtypes: [DType; N],
+    shape: ShapeOf,
+) -> ArrangementRef {
+    Arc::new(RowMajor { holds, names, dtypes: dtypes.into(), shape })
+}
 
 /// Words are counted as bytes.
 fn in_bytes(index: usize, packing: &Packing, shape: &[usize]) -> Result<Vec<usize>, String> {
