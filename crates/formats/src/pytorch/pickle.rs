@@ -12,10 +12,10 @@ use super::globals::{self, Global};
 use crate::Problem;
 use crate::json::short;
 
-/// Most items and memo entries of a pickle together, an object counting as [`OBJECT`] of them. A tensor takes about 60.
+/// Most items of a pickle, an object or memo entry counting as [`WEIGHT`] of them. A tensor takes about 90.
 const ITEMS: usize = 16 << 20;
-/// What an object weighs beside its items.
-const OBJECT: usize = 4;
+/// What an object weighs beside its items, and what a memo entry weighs.
+const WEIGHT: usize = 4;
 /// Most values on the stack at a time; writers empty it every 1000 items.
 const STACK: usize = 1 << 20;
 /// Newest protocol that is known.
@@ -350,7 +350,7 @@ impl Machine<'_, '_> {
             return self.push(*value);
         }
         let top = self.top()?;
-        self.count(1)?;
+        self.count(WEIGHT)?;
         self.memo.insert(key, top);
         Ok(())
     }
@@ -442,9 +442,9 @@ impl Machine<'_, '_> {
 
     fn push_object(&mut self, object: Object) -> Result<(), Problem> {
         self.count(match &object {
-            Object::Tuple(items) | Object::List(items) => OBJECT + items.len(),
-            Object::Tensor(tensor) => OBJECT + tensor.shape.len() + tensor.strides.len(),
-            Object::Dict(_) | Object::Storage(_) => OBJECT,
+            Object::Tuple(items) | Object::List(items) => WEIGHT + items.len(),
+            Object::Tensor(tensor) => WEIGHT + tensor.shape.len() + tensor.strides.len(),
+            Object::Dict(_) | Object::Storage(_) => WEIGHT,
         })?;
         self.pickle.objects.push(object);
         self.push(Value::Object(self.pickle.objects.len() - 1))
