@@ -1,6 +1,7 @@
-//! From one affine packing to another without decoding: GGML's Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and MLX's integers.
+//! From one packing to another without decoding: GGML's Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and MLX's integers among each
+//! other and from GPTQ, AWQ and compressed-tensors; four-bit floats.
 //!
-//! All of them hold `value = scale * code + bias` for groups of 32 or more. A group moves exactly when the target can hold
+//! Integers hold `value = scale * code + bias` for groups of 32 or more. A group moves exactly when the target can hold
 //! a scale, a bias and codes whose values are *the same real numbers*. What a library computes from them is rounded to
 //! its own float type: MLX in `F16` or `BF16` rounds product and sum, GGML multiplies in `f32`. So the grids are equal,
 //! decoded values may differ in the last place of the smaller type.
@@ -9,32 +10,58 @@ use crate::mlx::bits::{pack32, unpack32};
 use crate::mlx::{Float, check};
 use crate::{Error, Family, Grid, Packing};
 
+mod fp4;
+mod grouped;
+
 /// Values that are moved together.
 const GROUP: usize = 32;
 
 /// A way from one packing to another.
 #[derive(Clone, Copy)]
-pub struct Repack {
-    from: Layout,
-    to: Layout,
+pub struct Repack(Way);
+
+#[derive(Clone, Copy)]
+enum Way {
+    Affine { from: Layout, to: Layout },
+    Grouped { from: grouped::Codes, to: Layout },
+    Fp4(fp4::Fp4),
 }
 
 /// The way between two packings, or `None` where their grids cannot agree: other kinds of grid, or fewer bits.
 pub fn repack(from: Packing, to: Packing) -> Option<Repack> {
-    let (from, to) = (Layout::of(from)?, Layout::of(to)?);
-    (from.bits <= to.bits).then_some(Repack { from, to })
+    if let Some(way) = fp4::Fp4::of(from, to) {
+        return Some(Repack(Way::Fp4(way)));
+    }
+    let to = Layout::of(to)?;
+    let way = match grouped::Codes::of(from) {
+        Some(from) => (from.bits() <= to.bits).then_some(Way::Grouped { from, to }),
+        None => Layout::of(from).filter(|from| from.bits <= to.bits).map(|from| Way::Affine { from, to }),
+    };
+    way.map(Repack)
 }
 
 impl Repack {
-    /// Moves whole rows of `columns` values. Answers false when some group has no exact place in the target; the bytes of
-    /// the target then mean nothing and the caller requantizes. Planes are those of the two schemes, for as many rows as
-    /// the source has; other sizes are an error.
+    /// Moves whole rows of `columns` values. Answers false when some group has no exact place in the target, or columns
+    /// are not in the order of their groups; the bytes of the target then mean nothing and the caller requantizes.
+    /// Planes are those of the two schemes, for as many rows as the source has; other sizes are an error.
     pub fn rows(&self, from: &[&[u8]], columns: usize, to: &mut [&mut [u8]]) -> Result<bool, Error> {
-        let first = from.first().map_or(0, |plane| plane.len());
-        let values = (first / self.from.bytes()[0]).saturating_mul(self.from.group);
-        check(self.from.name, (values, columns, self.from.group), self.from.bytes(), from.iter().copied())?;
-        check(self.to.name, (values, columns, self.to.group), self.to.bytes(), to.iter().map(|p| &**p))?;
-        Ok((0..values / GROUP).all(|i| self.from.read(from, i).is_some_and(|group| self.to.write(&group, to, i))))
+        match &self.0 {
+            Way::Fp4(way) => way.rows(from, columns, to),
+            Way::Grouped { from: codes, to: target } => {
+                let values = codes.values(from, columns)?;
+                target.check(values, columns, to)?;
+                Ok(codes.in_order(from, columns)?
+                    && (0..values / GROUP)
+                        .all(|i| codes.read(from, columns, i).is_some_and(|group| target.write(&group, to, i))))
+            }
+            Way::Affine { from: source, to: target } => {
+                let first = from.first().map_or(0, |plane| plane.len());
+                let values = (first / source.bytes()[0]).saturating_mul(source.group);
+                check(source.name, (values, columns, source.group), source.bytes(), from.iter().copied())?;
+                target.check(values, columns, to)?;
+                Ok((0..values / GROUP).all(|i| source.read(from, i).is_some_and(|group| target.write(&group, to, i))))
+            }
+        }
     }
 }
 
@@ -87,6 +114,11 @@ impl Layout {
     /// Bytes of each plane for one group of its own size.
     fn bytes(&self) -> &[usize] {
         if let Kind::Mlx { .. } = self.kind { &self.bytes } else { &self.bytes[..1] }
+    }
+
+    /// Refuses planes that are not those of so many values.
+    fn check(&self, values: usize, columns: usize, planes: &[&mut [u8]]) -> Result<(), Error> {
+        check(self.name, (values, columns, self.group), self.bytes(), planes.iter().map(|p| &**p))
     }
 
     /// Codes in a GGML block start after `d`, and `m` if it has one.

@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::stored::{self, Case};
+use support::stored;
 use windlass_quant::gptq::Version;
 use windlass_quant::simd::{Level, with_level};
 use windlass_quant::{Packing, awq, gptq, scheme};
@@ -13,20 +13,9 @@ use windlass_tensor::DType;
 const ROWS: usize = 32;
 const COLUMNS: usize = 256;
 
-fn cases() -> Vec<Case> {
-    stored::cases("grouped", |[name, version, order], _, returned| {
-        let arrangement = match version {
-            "v1" => gptq::arrangement(Version::V1, order != "none"),
-            "v2" => gptq::arrangement(Version::V2, order != "none"),
-            other => awq::arrangement(other).unwrap(),
-        };
-        (Packing { scheme: scheme(name).unwrap(), float: returned }, arrangement)
-    })
-}
-
 #[test]
 fn values_equal_the_published_formulas() {
-    let cases = cases();
+    let cases = stored::grouped();
     assert_eq!(cases.len(), 13);
     for case in cases {
         for level in [Level::Avx512, Level::Avx2, Level::Portable] {
@@ -38,14 +27,14 @@ fn values_equal_the_published_formulas() {
 
 #[test]
 fn rows_cut_anywhere_are_those_of_the_whole() {
-    for case in cases() {
+    for case in stored::grouped() {
         stored::assert_cuts(&case, &[(0, 1), (1, 2), (3, 8), (5, 21), (7, 32), (8, 16), (31, 32), (32, 32), (9, 9)]);
     }
 }
 
 #[test]
 fn planes_arrays_and_ranges_of_other_sizes_are_errors() {
-    for case in cases() {
+    for case in stored::grouped() {
         stored::assert_refuses(&case);
         assert!(case.packing.scheme.encode(&[], 32, None, DType::F16, &mut []).is_err());
     }
@@ -53,7 +42,7 @@ fn planes_arrays_and_ranges_of_other_sizes_are_errors() {
 
 #[test]
 fn an_order_of_zeros_or_of_minus_ones_is_none() {
-    let case = cases().into_iter().find(|c| c.key == "gptq4-g32.v2.plain").unwrap();
+    let case = stored::grouped().into_iter().find(|c| c.key == "gptq4-g32.v2.plain").unwrap();
     let plain = case.gather(0..ROWS).unwrap();
     for value in [0i32, -1] {
         case.stored.0.lock().unwrap()[3] = value.to_le_bytes().repeat(COLUMNS);
@@ -63,7 +52,7 @@ fn an_order_of_zeros_or_of_minus_ones_is_none() {
 
 #[test]
 fn a_column_in_no_group_is_an_error() {
-    for case in cases().iter().filter(|c| c.key.ends_with(".act")) {
+    for case in stored::grouped().iter().filter(|c| c.key.ends_with(".act")) {
         let mut planes = case.gather(0..ROWS).unwrap();
         for value in [-1i32, 8, i32::MAX, i32::MIN] {
             case.stored.0.lock().unwrap()[3][20..24].copy_from_slice(&value.to_le_bytes());

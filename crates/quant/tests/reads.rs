@@ -7,7 +7,7 @@ mod support;
 
 use std::sync::Mutex;
 
-use support::stored::{self, Arrays, Case};
+use support::stored::{self, Arrays};
 use windlass_quant::compressed::{self, Integers};
 use windlass_quant::simd::{Level, with_level};
 use windlass_quant::{Packing, fp8, nvfp4, scheme};
@@ -15,31 +15,9 @@ use windlass_tensor::DType;
 
 const LEVELS: [Level; 3] = [Level::Avx512, Level::Avx2, Level::Portable];
 
-fn cases() -> Vec<Case> {
-    stored::cases("reads", |[name, naming, options], dtype, _| {
-        let has = |option| options.contains(option);
-        let mut float = DType::F32;
-        let arrangement = match (name, naming) {
-            ("nvfp4-ct", _) => nvfp4::compressed_tensors(),
-            ("nvfp4-modelopt", _) => nvfp4::model_opt(),
-            ("mlx-mxfp4", "gptoss") => nvfp4::gpt_oss(),
-            ("mlx-mxfp4", _) => nvfp4::compressed_mxfp4(),
-            ("mlx-mxfp8", _) => nvfp4::compressed_mxfp8(),
-            (_, "inverse") => fp8::arrangement(true, dtype("weight_scale_inv").unwrap()).unwrap(),
-            (_, "scale") => fp8::arrangement(false, dtype("weight_scale").unwrap()).unwrap(),
-            _ => {
-                float = dtype("weight_scale").unwrap();
-                let [packed, symmetric, one_scale, g_idx] = [has('p'), !has('a'), has('o'), has('g')];
-                compressed::arrangement(Integers { packed, symmetric, one_scale, g_idx })
-            }
-        };
-        (Packing { scheme: scheme(name).unwrap(), float }, arrangement)
-    })
-}
-
 #[test]
 fn values_equal_those_of_the_libraries() {
-    let cases = cases();
+    let cases = stored::reads();
     assert_eq!(cases.len(), 22);
     for case in cases {
         for level in LEVELS {
@@ -52,7 +30,7 @@ fn values_equal_those_of_the_libraries() {
 
 #[test]
 fn rows_cut_anywhere_are_those_of_the_whole() {
-    for case in cases() {
+    for case in stored::reads() {
         match case.arrangement.granularity(&case.packing, case.columns()) {
             1 => stored::assert_cuts(&case, &[(0, 1), (1, 2), (3, 8), (5, 7), (4, 8), (7, 8), (8, 8)]),
             128 => stored::assert_cuts(&case, &[(0, 128), (128, case.rows()), (128, 128)]),
@@ -63,13 +41,13 @@ fn rows_cut_anywhere_are_those_of_the_whole() {
 
 #[test]
 fn planes_arrays_and_ranges_of_other_sizes_are_errors() {
-    cases().iter().for_each(stored::assert_refuses);
+    stored::reads().iter().for_each(stored::assert_refuses);
 }
 
 #[test]
 fn what_is_written_is_what_was_stored() {
     let mut written = 0;
-    for case in cases() {
+    for case in stored::reads() {
         let arrays = case.arrangement.arrays(&case.packing, &case.shape).unwrap();
         let empty = || arrays.iter().map(|a| vec![0; a.shape.iter().product::<usize>() * a.dtype.size()]).collect();
         let to = Arrays(Mutex::new(empty()));
@@ -97,7 +75,7 @@ fn what_is_written_is_what_was_stored() {
 #[test]
 fn blocks_and_rows_encode_as_transformers_does() {
     let mut compared = 0;
-    for case in cases().iter().filter(|c| c.input.is_some() && !c.key.contains("e8m0")) {
+    for case in stored::reads().iter().filter(|c| c.input.is_some() && !c.key.contains("e8m0")) {
         for level in LEVELS {
             let (input, columns) = (case.input.as_ref().unwrap(), case.columns());
             let cuts: &[usize] = if case.rows() > 128 { &[128] } else { &[3, 4] };
@@ -126,7 +104,7 @@ fn errors_of_fp8_stay_below_their_ceilings() {
 
 #[test]
 fn a_shape_that_disagrees_is_an_error() {
-    let case = cases().into_iter().find(|c| c.key == "ct4-g128.ct.p").unwrap();
+    let case = stored::reads().into_iter().find(|c| c.key == "ct4-g128.ct.p").unwrap();
     case.stored.0.lock().unwrap()[2][8] += 1;
     let error = case.gather(0..1).unwrap_err().to_string();
     assert!(error.contains("weight_shape says [16, 257], expected [16, 256]"), "{error}");

@@ -7,7 +7,9 @@ use std::sync::Mutex;
 
 use safetensors::SafeTensors;
 use windlass_quant::arrange::{ArrangementRef, Stored};
-use windlass_quant::{Error, Packing, float};
+use windlass_quant::compressed::{self, Integers};
+use windlass_quant::gptq::Version;
+use windlass_quant::{Error, Packing, awq, float, fp8, gptq, nvfp4, scheme};
 use windlass_tensor::{DType, PackedLayout};
 
 /// Arrays in memory.
@@ -44,7 +46,7 @@ pub struct Case {
 }
 
 /// Every tensor of a golden file. `find` takes the first three parts of a key, and the stored types of its arrays.
-pub fn cases(
+fn cases(
     file: &str,
     find: impl Fn([&str; 3], &dyn Fn(&str) -> Option<DType>, DType) -> (Packing, ArrangementRef),
 ) -> Vec<Case> {
@@ -72,6 +74,41 @@ pub fn cases(
         Case { key: key.into(), packing, arrangement, shape, stored, decoded, returned, input }
     };
     keys.into_iter().map(case).collect()
+}
+
+/// GPTQ and AWQ.
+pub fn grouped() -> Vec<Case> {
+    cases("grouped", |[name, version, order], _, returned| {
+        let arrangement = match version {
+            "v1" => gptq::arrangement(Version::V1, order != "none"),
+            "v2" => gptq::arrangement(Version::V2, order != "none"),
+            other => awq::arrangement(other).unwrap(),
+        };
+        (Packing { scheme: scheme(name).unwrap(), float: returned }, arrangement)
+    })
+}
+
+/// compressed-tensors, FP8 and four-bit floats.
+pub fn reads() -> Vec<Case> {
+    cases("reads", |[name, naming, options], dtype, _| {
+        let has = |option| options.contains(option);
+        let mut float = DType::F32;
+        let arrangement = match (name, naming) {
+            ("nvfp4-ct", _) => nvfp4::compressed_tensors(),
+            ("nvfp4-modelopt", _) => nvfp4::model_opt(),
+            ("mlx-mxfp4", "gptoss") => nvfp4::gpt_oss(),
+            ("mlx-mxfp4", _) => nvfp4::compressed_mxfp4(),
+            ("mlx-mxfp8", _) => nvfp4::compressed_mxfp8(),
+            (_, "inverse") => fp8::arrangement(true, dtype("weight_scale_inv").unwrap()).unwrap(),
+            (_, "scale") => fp8::arrangement(false, dtype("weight_scale").unwrap()).unwrap(),
+            _ => {
+                float = dtype("weight_scale").unwrap();
+                let [packed, symmetric, one_scale, g_idx] = [has('p'), !has('a'), has('o'), has('g')];
+                compressed::arrangement(Integers { packed, symmetric, one_scale, g_idx })
+            }
+        };
+        (Packing { scheme: scheme(name).unwrap(), float }, arrangement)
+    })
 }
 
 impl Case {
