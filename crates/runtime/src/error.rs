@@ -5,14 +5,28 @@
 #[non_exhaustive]
 pub enum Error {
     /// The budget would be exceeded.
-    #[error("out of memory: {what} needs {requested} bytes, {available} of {limit} are left")]
+    #[error("out of memory: {owner} needs {requested} bytes, {available} of {limit} are left")]
     OutOfMemory {
         /// What the memory was for.
-        what: &'static str,
+        owner: &'static str,
         requested: u64,
         available: u64,
         limit: u64,
     },
+    /// The system gave no memory, though the budget allows it.
+    #[error("{owner} needs {requested} bytes, which the system does not give: {source}")]
+    Refused {
+        /// What the memory was for.
+        owner: &'static str,
+        requested: u64,
+        source: std::io::Error,
+    },
+    /// A file of ours could not be read or written.
+    #[error("{what}: {source}")]
+    Io { what: String, source: std::io::Error },
+    /// A tensor's memory could not be read.
+    #[error(transparent)]
+    Tensor(#[from] windlass_tensor::Error),
     /// The shared team of threads was made before its size was set.
     #[error("the shared team has {threads} threads already: set their number before anything is computed")]
     TeamExists {

@@ -153,7 +153,7 @@ mod tests {
 
         fn step(&self, index: usize) -> Result<(), Error> {
             if self.fail_at == Some(index) {
-                return Err(Error::OutOfMemory { what: "a test", requested: 1, available: 0, limit: 0 });
+                return Err(Error::OutOfMemory { owner: "a test", requested: 1, available: 0, limit: 0 });
             }
             self.results[index].fetch_add((index * index) as u64, Ordering::Relaxed);
             if index == 50 && self.results.len() == 51_000 {
