@@ -24,6 +24,9 @@ pub enum Error {
     /// A file of ours could not be read or written.
     #[error("{what}: {source}")]
     Io { what: String, source: std::io::Error },
+    /// Work on a stream failed some time ago.
+    #[error("{op} on stream {stream} failed: {message}")]
+    Failed { op: String, stream: String, message: String },
     /// A tensor's memory could not be read.
     #[error(transparent)]
     Tensor(#[from] windlass_tensor::Error),

@@ -6,6 +6,7 @@ pub mod monitor;
 pub mod pipeline;
 pub mod random;
 pub mod scheduler;
+pub mod stream;
 pub mod system;
 
 pub use error::Error;

@@ -336,7 +336,9 @@ mod tests {
         assert_eq!([0, 1, 4096, 4097, 5121, 8192, 8193].map(class), [4096, 4096, 4096, 5120, 6144, 8192, 10240]);
         for length in (4096..1 << 20).step_by(997) {
             let bytes = class(length);
-            assert!(bytes >= length && bytes * 4 <= length * 5 && bytes % ALIGNMENT == 0 && class(bytes) == bytes);
+            assert!(
+                bytes >= length && bytes * 4 <= length * 5 && bytes.is_multiple_of(ALIGNMENT) && class(bytes) == bytes
+            );
         }
         assert_eq!(class(usize::MAX), usize::MAX);
     }
