@@ -1,5 +1,6 @@
 //! Memory, scheduling, random numbers and the monitor: what everything that computes stands on.
 
+pub mod device;
 mod error;
 pub mod memory;
 pub mod monitor;
