@@ -1,14 +1,19 @@
 //! Figures of this floor: `cargo bench -p windlass-runtime`.
 
+use std::convert::Infallible;
 use std::hint::black_box;
 use std::time::Instant;
 
+use windlass_runtime::memory::{Arena, Pool};
 use windlass_runtime::monitor;
 use windlass_runtime::random::Philox;
+use windlass_runtime::stream::Stream;
 
 fn main() {
     random();
     monitor();
+    pool();
+    streams();
 }
 
 /// Gigabytes per second of random numbers, beside a fill with a constant.
@@ -47,6 +52,42 @@ fn monitor() {
         );
     }
     black_box(monitor::stop());
+}
+
+/// Nanoseconds to take a buffer and give it back.
+fn pool() {
+    const COUNT: u32 = 10_000;
+    let pool = Pool::new(1 << 30);
+    let arena = Arena::reserve(&pool, "figures", 1 << 20).expect("memory");
+    let take = best(|| (0..COUNT).for_each(|_| drop(black_box(pool.try_take("figures", 100_000)))));
+    let cut = best(|| (0..COUNT).for_each(|_| drop(black_box(arena.take(0)))));
+    let each = |seconds: f64| seconds * 1e9 / f64::from(COUNT);
+    println!("pool: {:.0} ns a buffer; arena: {:.0} ns a buffer", each(take), each(cut));
+}
+
+/// Nanoseconds from submission to the end of empty work: many in a row, one at a time, and inline.
+fn streams() {
+    const COUNT: u32 = 1000;
+    let empty = || Ok::<(), Infallible>(());
+    let each = |seconds: f64| seconds * 1e9 / f64::from(COUNT);
+    let (stream, inline) = (Stream::new("figures"), Stream::inline("figures"));
+    let row = best(|| {
+        (0..COUNT).for_each(|_| stream.submit("empty", empty));
+        stream.synchronize().expect("nothing fails");
+    });
+    let single = best(|| {
+        (0..COUNT).for_each(|_| {
+            stream.submit("empty", empty);
+            stream.synchronize().expect("nothing fails");
+        });
+    });
+    let direct = best(|| (0..COUNT).for_each(|_| inline.submit("empty", empty)));
+    println!(
+        "stream: {:.0} ns in a row, {:.0} ns there and back, {:.0} ns inline",
+        each(row),
+        each(single),
+        each(direct)
+    );
 }
 
 /// Seconds of the fastest of 200 runs, which other programs did not disturb.
