@@ -1,0 +1,176 @@
+//! Speed of linear layers: `cargo run --release --example linear -- [scheme ...]`.
+//!
+//! The shapes are those of Qwen3-0.6B. Bandwidth is that of a set of weights too large for caches, next to what reading
+//! memory reaches in the same run.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use windlass_cpu::linear::{Activations, Linear};
+use windlass_quant::{Packing, scheme};
+use windlass_runtime::scheduler::{Session, Team};
+use windlass_tensor::{DType, Element, PackedLayout};
+
+/// Output and input features, and how often a layer has them.
+const SHAPES: [(usize, usize, usize); 5] =
+    [(2048, 1024, 1), (1024, 1024, 2), (1024, 2048, 1), (3072, 1024, 2), (1024, 3072, 1)];
+
+const PROMPT: usize = 512;
+
+/// Bytes of weights that are cycled through when bandwidth is measured.
+const SET: usize = 300 << 20;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut names: Vec<String> = std::env::args().skip(1).collect();
+    if names.is_empty() {
+        names = ["q4_0", "q8_0", "q4_k", "q6_k"].map(String::from).to_vec();
+    }
+    let teams = [Team::new(1), Team::new(2)];
+    let memory: Vec<f64> = teams.iter().map(|team| team.enter(read_bandwidth)).collect();
+    println!("reading memory: {:.1} GB/s with 1 thread, {:.1} with 2", memory[0], memory[1]);
+    println!("{:10} {:>24} {:>24}", "", "one row, GB/s (share)", "512 rows, GOP/s");
+    for name in names {
+        let weights = Layer::new(&name)?;
+        let mut cells = Vec::new();
+        for (team, memory) in teams.iter().zip(&memory) {
+            let speed = team.enter(|session| weights.decode(session))?;
+            cells.push(format!("{speed:5.1} ({:3.0} %)", 100.0 * speed / memory));
+        }
+        for team in &teams {
+            cells.push(format!("{:10.0}", team.enter(|session| weights.prompt(session))?));
+        }
+        println!("{name:10} {}", cells.join(" "));
+    }
+    Ok(())
+}
+
+/// The layers of a model.
+struct Layer {
+    element: Element,
+    /// Codes of a layer: one string for each shape.
+    planes: Vec<Vec<Vec<u8>>>,
+    layers: usize,
+}
+
+impl Layer {
+    fn new(name: &str) -> Result<Layer, Box<dyn std::error::Error>> {
+        let element = match DType::from_name(name) {
+            Some(dtype) => Element::Plain(dtype),
+            None => Packing { scheme: scheme(name)?, float: DType::BF16 }.element(),
+        };
+        let mut layer = Layer { element, planes: Vec::new(), layers: 1 };
+        let first = layer.make()?;
+        let bytes: usize = first.iter().flatten().map(Vec::len).sum();
+        layer.layers = SET.div_ceil(bytes);
+        layer.planes = (0..layer.layers).flat_map(|_| first.clone()).collect();
+        Ok(layer)
+    }
+
+    fn make(&self) -> Result<Vec<Vec<Vec<u8>>>, Box<dyn std::error::Error>> {
+        let mut seed = 1u64;
+        let mut made = Vec::new();
+        for (rows, columns, count) in SHAPES {
+            for _ in 0..count {
+                let values: Vec<f32> = (0..rows * columns).map(|_| random(&mut seed) * 0.05).collect();
+                made.push(match &self.element {
+                    Element::Plain(dtype) => {
+                        let mut bytes = vec![0; values.len() * dtype.size()];
+                        windlass_quant::float::from_f32(*dtype, &values, &mut bytes)?;
+                        vec![bytes]
+                    }
+                    Element::Packed(layout) => {
+                        let packing: &Packing = layout.as_any().downcast_ref().ok_or("not a scheme")?;
+                        let sizes = packing.plane_bytes(&[rows, columns])?;
+                        let mut planes: Vec<Vec<u8>> = sizes.iter().map(|n| vec![0; *n as usize]).collect();
+                        let mut outer: Vec<&mut [u8]> = planes.iter_mut().map(|p| &mut p[..]).collect();
+                        if packing.scheme.can_encode() {
+                            packing.scheme.encode(&values, columns, None, packing.float, &mut outer)?;
+                        }
+                        planes
+                    }
+                });
+            }
+        }
+        Ok(made)
+    }
+
+    /// The matrices of all layers, with their input features.
+    fn linears(&self) -> Result<Vec<Linear<'_>>, windlass_cpu::Error> {
+        let shapes = SHAPES.iter().flat_map(|(rows, columns, count)| std::iter::repeat_n((*rows, *columns), *count));
+        let shapes: Vec<_> = shapes.collect();
+        let planes = self.planes.iter().zip(shapes.iter().cycle());
+        planes
+            .map(|(planes, (rows, columns))| {
+                let planes: Vec<&[u8]> = planes.iter().map(|p| &p[..]).collect();
+                Linear::new(&self.element, &planes, *rows, *columns)
+            })
+            .collect()
+    }
+
+    /// Bytes of weights per nanosecond for one row of activations.
+    fn decode(&self, session: &Session<'_>) -> Result<f64, windlass_cpu::Error> {
+        let linears = self.linears()?;
+        let bytes: usize = self.planes.iter().flatten().map(Vec::len).sum();
+        let mut y = vec![0.0; 4096];
+        let seconds = best(12, || {
+            let form = linears[0].form();
+            for linear in &linears {
+                let x = Activations::new(form, &vec![0.5; linear.columns()], 1, linear.columns(), session)?;
+                linear.apply(&x, &mut y[..linear.rows()], session)?;
+            }
+            Ok::<(), windlass_cpu::Error>(())
+        })?;
+        Ok(bytes as f64 / seconds / 1e9)
+    }
+
+    /// Operations per nanosecond for a prompt, activations prepared once.
+    fn prompt(&self, session: &Session<'_>) -> Result<f64, windlass_cpu::Error> {
+        let linears = &self.linears()?[..7];
+        let mut seed = 3;
+        let mut operations = 0.0;
+        let mut seconds = 0.0;
+        let mut y = vec![0.0; PROMPT * 4096];
+        for linear in linears {
+            let x: Vec<f32> = (0..PROMPT * linear.columns()).map(|_| random(&mut seed)).collect();
+            let x = Activations::new(linear.form(), &x, PROMPT, linear.columns(), session)?;
+            let y = &mut y[..PROMPT * linear.rows()];
+            seconds += best(8, || linear.apply(&x, y, session))?;
+            operations += 2.0 * (PROMPT * linear.rows() * linear.columns()) as f64;
+        }
+        Ok(operations / seconds / 1e9)
+    }
+}
+
+fn best<E>(times: usize, mut work: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
+    let mut best = f64::INFINITY;
+    for _ in 0..times {
+        let start = Instant::now();
+        work()?;
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    Ok(best)
+}
+
+/// Bytes per nanosecond that reading memory reaches.
+fn read_bandwidth(session: &Session<'_>) -> f64 {
+    let memory = vec![1u64; SET / 8];
+    let seconds = best(12, || {
+        session.split(memory.len(), 16 << 10, &|range| {
+            let mut sums = [0u64; 32];
+            for words in memory[range].as_chunks::<32>().0 {
+                for (sum, word) in sums.iter_mut().zip(words) {
+                    *sum ^= word;
+                }
+            }
+            black_box(sums);
+        });
+        Ok::<(), ()>(())
+    });
+    SET as f64 / seconds.unwrap_or(f64::INFINITY) / 1e9
+}
+
+/// Uniform in -1 to 1.
+fn random(seed: &mut u64) -> f32 {
+    *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+    (*seed >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+}

@@ -1,0 +1,10 @@
+//! Kernels for processors: products of activations with weights in any scheme, where the weights lie.
+//!
+//! Every kernel is written once, against the vectors of [`simd`](crate::isa), and compiled for each instruction set.
+
+mod error;
+pub mod isa;
+pub mod linear;
+mod simd;
+
+pub use error::Error;

@@ -1,0 +1,233 @@
+//! Activations as kernels take them: floats, or bytes with a scale per group, in tiles of rows.
+
+use windlass_runtime::scheduler::Session;
+
+use super::Span;
+use crate::Error;
+use crate::isa::{Kernel, Level, dispatch, level};
+use crate::simd::Simd;
+
+/// In what form weights want their activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As they are.
+    Floats,
+    /// Bytes with a scale per 32: what GGML calls Q8_0, but that the scale stays `f32`.
+    Bytes32,
+    /// Bytes with a scale per 256, for super-blocks: GGML's Q8_K.
+    Bytes256,
+}
+
+impl Form {
+    /// Columns that share a scale.
+    pub(super) const fn group(self) -> usize {
+        match self {
+            Form::Floats => 1,
+            Form::Bytes32 => 32,
+            Form::Bytes256 => 256,
+        }
+    }
+}
+
+/// Columns whose codes are summed, for the offsets and minima of weights.
+pub(super) const SUMMED: usize = 16;
+
+/// Most rows that are multiplied one by one, with weights read as they lie; more are worth unpacking weights for.
+pub(super) const FEW_ROWS: usize = 8;
+
+/// Rows of activations, made ready for any number of [`Linear`](super::Linear) of the same form and columns.
+///
+/// A row comes out the same whatever its neighbours. A group with a value that is not finite gives not-a-number.
+pub struct Activations {
+    pub(super) form: Form,
+    pub(super) level: Level,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// Rows of a tile; the last tile is filled up with zeros.
+    pub(super) height: usize,
+    /// Words of 4 bytes (four codes or one float): `[tile][word][row of the tile]`.
+    pub(super) values: Vec<u32>,
+    /// `[tile][group][row of the tile]`.
+    pub(super) scales: Vec<f32>,
+    /// Sums of [`SUMMED`] codes: `[tile][columns / SUMMED][row of the tile]`.
+    pub(super) sums: Vec<i32>,
+}
+
+impl Activations {
+    /// Prepares `rows` rows of `columns` values each. Columns must be a multiple of 32 for [`Form::Bytes32`] and of 256 for
+    /// [`Form::Bytes256`].
+    pub fn new(form: Form, x: &[f32], rows: usize, columns: usize, session: &Session<'_>) -> Result<Self, Error> {
+        let size = rows.checked_mul(columns).filter(|n| *n > 0);
+        let size = size.ok_or_else(|| Error::Shape(format!("activations of {rows} rows, {columns} columns")))?;
+        if x.len() != size {
+            return Err(Error::Size { what: "activations", expected: size, found: x.len() });
+        }
+        if !columns.is_multiple_of(form.group()) {
+            let whole = columns.next_multiple_of(form.group());
+            return Err(Error::Size { what: "columns of whole groups", expected: whole, found: columns });
+        }
+        let level = level();
+        let height = tile_height(form, level, rows);
+        let tiles = rows.div_ceil(height);
+        let (words, groups, sums) = match form {
+            Form::Floats => (columns, 0, 0),
+            _ => (columns / 4, columns / form.group(), columns / SUMMED),
+        };
+        let padded = tiles * height;
+        let mut made = Activations {
+            form,
+            level,
+            rows,
+            columns,
+            height,
+            values: vec![0; padded * words],
+            scales: vec![0.0; padded * groups],
+            sums: vec![0; padded * sums],
+        };
+        let target = Target {
+            values: Span::of(&mut made.values),
+            scales: Span::of(&mut made.scales),
+            sums: Span::of(&mut made.sums),
+            words,
+            groups,
+            height,
+        };
+        session.balance(tiles, 8usize.div_ceil(height), &|range| {
+            let rows = range.start * height..rows.min(range.end * height);
+            // SAFETY: `level` is this machine's; ranges of tiles are disjoint, and `target` has room for all tiles.
+            unsafe { dispatch(level, Prepare { form, x, columns, rows, target: &target }) }
+        });
+        Ok(made)
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The form that they were prepared in.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Number of tiles.
+    pub(super) fn tiles(&self) -> usize {
+        self.rows.div_ceil(self.height)
+    }
+}
+
+/// Rows are spread evenly over as few tiles as possible, so that little is filled up.
+fn tile_height(form: Form, level: Level, rows: usize) -> usize {
+    if rows <= FEW_ROWS {
+        return 1;
+    }
+    let most = match (form, level) {
+        (Form::Floats, Level::Avx512 | Level::Avx512Vnni) => 12,
+        (Form::Floats, Level::Avx2) => 6,
+        (_, Level::Avx512 | Level::Avx512Vnni) => 7,
+        (_, Level::Avx2) => 3,
+        (_, Level::Portable) => 4,
+    };
+    rows.div_ceil(rows.div_ceil(most))
+}
+
+struct Target {
+    values: Span<u32>,
+    scales: Span<f32>,
+    sums: Span<i32>,
+    words: usize,
+    groups: usize,
+    height: usize,
+}
+
+/// Prepares some rows.
+struct Prepare<'a> {
+    form: Form,
+    x: &'a [f32],
+    columns: usize,
+    rows: std::ops::Range<usize>,
+    target: &'a Target,
+}
+
+impl Kernel for Prepare<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for row in self.rows {
+            let x = &self.x[row * self.columns..][..self.columns];
+            // SAFETY: tiles of these rows belong to this call alone, and the target has room for them.
+            unsafe {
+                match self.form {
+                    Form::Floats => self.target.floats(row, x),
+                    Form::Bytes32 => self.target.bytes::<32>(row, x),
+                    Form::Bytes256 => self.target.bytes::<256>(row, x),
+                }
+            }
+        }
+    }
+}
+
+impl Target {
+    /// # Safety
+    /// The target has room for the row, and nobody else writes it.
+    #[inline(always)]
+    unsafe fn floats(&self, row: usize, x: &[f32]) {
+        let (tile, at) = (row / self.height, row % self.height);
+        for (k, v) in x.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { *self.values.at((tile * self.words + k) * self.height + at) = v.to_bits() };
+        }
+    }
+
+    /// # Safety
+    /// The target has room for the row, and nobody else writes it.
+    #[inline(always)]
+    unsafe fn bytes<const G: usize>(&self, row: usize, x: &[f32]) {
+        let (tile, at) = (row / self.height, row % self.height);
+        for (g, x) in x.as_chunks::<G>().0.iter().enumerate() {
+            let mut codes = [0i8; G];
+            let scale = quantize(x, &mut codes);
+            // SAFETY: the caller's promise.
+            unsafe { *self.scales.at((tile * self.groups + g) * self.height + at) = scale };
+            for (i, codes) in codes.as_chunks::<SUMMED>().0.iter().enumerate() {
+                let mut sum = 0;
+                for code in codes {
+                    sum += i32::from(*code);
+                }
+                let group = tile * (self.groups * G / SUMMED) + g * (G / SUMMED) + i;
+                // SAFETY: as above.
+                unsafe { *self.sums.at(group * self.height + at) = sum };
+            }
+            for (i, codes) in codes.as_chunks::<4>().0.iter().enumerate() {
+                let word = u32::from_le_bytes(codes.map(|c| c as u8));
+                // SAFETY: as above.
+                unsafe { *self.values.at((tile * self.words + g * (G / 4) + i) * self.height + at) = word };
+            }
+        }
+    }
+}
+
+/// Codes from -127 to 127, nearest with ties to even, and their scale.
+#[inline(always)]
+fn quantize<const G: usize>(x: &[f32; G], codes: &mut [i8; G]) -> f32 {
+    // Magnitudes compare as integers; not-a-number is above infinity and so makes the scale not finite.
+    let mut largest = 0;
+    for v in x {
+        largest = largest.max(v.to_bits() & 0x7fff_ffff);
+    }
+    let largest = f32::from_bits(largest);
+    let inverse = 127.0 / largest;
+    if !inverse.is_finite() && !largest.is_nan() {
+        return 0.0;
+    }
+    // Adding 1.5 * 2^23 leaves the rounded number in the low bits.
+    for (code, v) in codes.iter_mut().zip(x) {
+        *code = (v * inverse + 12_582_912.0).to_bits() as i8;
+    }
+    // Infinity times a code of zero, as not-a-number, is not-a-number.
+    largest / 127.0
+}

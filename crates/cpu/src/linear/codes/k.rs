@@ -1,0 +1,259 @@
+//! Super-blocks of 256 with sub-blocks of 32: Q4_K and Q5_K; of 16: Q2_K, Q3_K and Q6_K.
+
+use super::{Codes, Form, Sink, nibbles};
+use crate::simd::{Simd, tile_pieces, transpose};
+
+pub(super) struct Q2K;
+pub(super) struct Q3K;
+pub(super) struct Q4K;
+pub(super) struct Q5K;
+pub(super) struct Q6K;
+
+impl Codes for Q4K {
+    const BLOCK: usize = 256;
+    const BYTES: usize = 144;
+    const GROUP: usize = 32;
+    const OFFSET: i32 = 0;
+    const MINS: bool = true;
+    const WIDE: bool = false;
+    const FORM: Form = Form::Bytes256;
+
+    /// Layout: see `Scales`, then 4 x 32 bytes: nibbles of two sub-blocks.
+    #[inline(always)]
+    unsafe fn unpack<S: Simd>(at: *const u8, stride: usize, sink: &mut impl Sink<S>) {
+        // SAFETY: the trait's promise; all reads lie in the block.
+        unsafe {
+            let scales = Scales::<S>::read(at, stride);
+            for pair in 0..4 {
+                let bytes = at.add(16 + 32 * pair);
+                let first = nibbles::<S>(tile_pieces::<S>(bytes, stride));
+                let second = nibbles::<S>(tile_pieces::<S>(bytes.add(16), stride));
+                for half in 0..2 {
+                    let (scale, min) = scales.get(2 * pair + half);
+                    sink.take(2 * pair + half, [first[half], second[half]], scale, min);
+                }
+            }
+        }
+    }
+}
+
+impl Codes for Q5K {
+    const BLOCK: usize = 256;
+    const BYTES: usize = 176;
+    const GROUP: usize = 32;
+    const OFFSET: i32 = 0;
+    const MINS: bool = true;
+    const WIDE: bool = false;
+    const FORM: Form = Form::Bytes256;
+
+    /// Layout: see `Scales`, then 32 bytes of fifth bits (bit `j` of byte `i` is that of code `i` of sub-block `j`), then
+    /// as Q4_K.
+    #[inline(always)]
+    unsafe fn unpack<S: Simd>(at: *const u8, stride: usize, sink: &mut impl Sink<S>) {
+        // SAFETY: the trait's promise; all reads lie in the block.
+        unsafe {
+            let scales = Scales::<S>::read(at, stride);
+            let top = [tile_pieces::<S>(at.add(16), stride), tile_pieces::<S>(at.add(32), stride)];
+            let fifth = S::splat8(16);
+            for pair in 0..4 {
+                let bytes = at.add(48 + 32 * pair);
+                let first = nibbles::<S>(tile_pieces::<S>(bytes, stride));
+                let second = nibbles::<S>(tile_pieces::<S>(bytes.add(16), stride));
+                for half in 0..2 {
+                    let sub = 2 * pair + half;
+                    let (scale, min) = scales.get(sub);
+                    let bit = S::splat8(1 << sub);
+                    let add = |codes: [S::I; 4], top: [S::I; 4]| {
+                        [
+                            S::or_where(codes[0], top[0], bit, fifth),
+                            S::or_where(codes[1], top[1], bit, fifth),
+                            S::or_where(codes[2], top[2], bit, fifth),
+                            S::or_where(codes[3], top[3], bit, fifth),
+                        ]
+                    };
+                    sink.take(sub, [add(first[half], top[0]), add(second[half], top[1])], scale, min);
+                }
+            }
+        }
+    }
+}
+
+/// Scales and minima of the eight sub-blocks of Q4_K and Q5_K: two halves, then eight pairs of 6-bit numbers in 12 bytes.
+struct Scales<S: Simd> {
+    scale: S::F,
+    min: S::F,
+    /// Scales of sub-blocks 0 to 3, and 4 to 7: a byte each.
+    scales: [S::I; 2],
+    mins: [S::I; 2],
+}
+
+impl<S: Simd> Scales<S> {
+    /// # Safety
+    /// A block is readable at `at` in each row; the processor has the instructions.
+    #[inline(always)]
+    unsafe fn read(at: *const u8, stride: usize) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let [halves, a, b, c] = transpose::<S>(tile_pieces::<S>(at, stride));
+            let (six, four, two) = (S::splat8(63), S::splat8(15), S::splat8(48));
+            Scales {
+                scale: S::half(halves),
+                min: S::mul(S::half(S::shr32(halves, 16)), S::splat(-1.0)),
+                scales: [S::and(a, six), S::or(S::and(c, four), S::and(S::shr16(a, 2), two))],
+                mins: [S::and(b, six), S::or(S::and(S::shr16(c, 4), four), S::and(S::shr16(b, 2), two))],
+            }
+        }
+    }
+
+    /// Scale and (negative) minimum of a sub-block.
+    ///
+    /// # Safety
+    /// The processor has the instructions.
+    #[inline(always)]
+    unsafe fn get(&self, sub: usize) -> (S::F, S::F) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (part, byte) = (sub / 4, sub as u32 % 4);
+            let scale = S::mul(self.scale, S::to_float(byte_of::<S>(self.scales[part], byte)));
+            (scale, S::mul(self.min, S::to_float(byte_of::<S>(self.mins[part], byte))))
+        }
+    }
+}
+
+/// Byte `index` of each 32-bit element, without sign.
+///
+/// # Safety
+/// The processor has the instructions.
+#[inline(always)]
+unsafe fn byte_of<S: Simd>(x: S::I, index: u32) -> S::I {
+    // SAFETY: the caller's promise.
+    unsafe { S::and(S::shr32(x, 8 * index), S::splat32(255)) }
+}
+
+impl Codes for Q6K {
+    const BLOCK: usize = 256;
+    const BYTES: usize = 210;
+    const GROUP: usize = 16;
+    const OFFSET: i32 = 32;
+    const MINS: bool = false;
+    const WIDE: bool = false;
+    const FORM: Form = Form::Bytes256;
+
+    /// Layout: 128 bytes of low nibbles, 64 bytes of high pairs, 16 signed scales, the scale of all. Of each 128 codes,
+    /// those 64 apart share a byte of nibbles, those 32 apart a byte of pairs.
+    #[inline(always)]
+    unsafe fn unpack<S: Simd>(at: *const u8, stride: usize, sink: &mut impl Sink<S>) {
+        // SAFETY: the trait's promise; all reads lie in the block: its last four bytes end with the scale.
+        unsafe {
+            let scale = S::half(S::shr32(S::dwords(at.add(206), stride), 16));
+            let scales = transpose::<S>(tile_pieces::<S>(at.add(192), stride));
+            let (four, two) = (S::splat8(15), S::splat8(48));
+            for half in 0..2 {
+                let pairs = at.add(128 + 32 * half);
+                let top = [tile_pieces::<S>(pairs, stride), tile_pieces::<S>(pairs.add(16), stride)];
+                for part in 0..4 {
+                    let low = at.add(64 * half + 32 * (part % 2));
+                    for odd in 0..2 {
+                        let mut codes = tile_pieces::<S>(low.add(16 * odd), stride);
+                        for (code, top) in codes.iter_mut().zip(top[odd]) {
+                            let high = match part {
+                                0 => S::shl16(top, 4),
+                                1 => S::shl16(top, 2),
+                                2 => top,
+                                _ => S::shr16(top, 2),
+                            };
+                            let low = S::and(if part < 2 { *code } else { S::shr16(*code, 4) }, four);
+                            *code = S::or(low, S::and(high, two));
+                        }
+                        let group = 8 * half + 2 * part + odd;
+                        let word = scales[group / 4];
+                        let factor = S::sar32(S::shl32(word, 24 - 8 * (group as u32 % 4)), 24);
+                        sink.take(group, [codes], S::mul(scale, S::to_float(factor)), S::zero());
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Codes for Q3K {
+    const BLOCK: usize = 256;
+    const BYTES: usize = 110;
+    const GROUP: usize = 16;
+    const OFFSET: i32 = 4;
+    const MINS: bool = false;
+    const WIDE: bool = false;
+    const FORM: Form = Form::Bytes256;
+
+    /// Layout: 32 bytes of third bits (bit `j` of byte `i` is that of code `32 j + i`), 64 bytes of pairs as in Q2_K, 12 bytes
+    /// of 6-bit scales around 32, the scale of all.
+    #[inline(always)]
+    unsafe fn unpack<S: Simd>(at: *const u8, stride: usize, sink: &mut impl Sink<S>) {
+        // SAFETY: the trait's promise; all reads lie in the block: its last four bytes end with the scale.
+        unsafe {
+            let scale = S::half(S::shr32(S::dwords(at.add(106), stride), 16));
+            let low = [S::dwords(at.add(96), stride), S::dwords(at.add(100), stride)];
+            let high = S::dwords(at.add(104), stride);
+            let top = [tile_pieces::<S>(at, stride), tile_pieces::<S>(at.add(16), stride)];
+            let (four, two, third) = (S::splat8(15), S::splat8(3), S::splat8(4));
+            for group in 0..16 {
+                let quarter = group as u32 / 4;
+                let nibble = S::and(S::shr16(low[group / 4 % 2], quarter / 2 * 4), four);
+                let pair = S::shl16(S::and(S::shr16(high, 2 * quarter), two), 4);
+                let factor = S::to_float(byte_of::<S>(S::or(nibble, pair), group as u32 % 4));
+                let factor = S::fma(factor, S::splat(1.0), S::splat(-32.0));
+                let mut codes = pairs::<S>(at.add(32), stride, group);
+                let bit = S::splat8(1 << (group / 2));
+                for (code, top) in codes.iter_mut().zip(top[group % 2]) {
+                    *code = S::or_where(*code, top, bit, third);
+                }
+                sink.take(group, [codes], S::mul(scale, factor), S::zero());
+            }
+        }
+    }
+}
+
+impl Codes for Q2K {
+    const BLOCK: usize = 256;
+    const BYTES: usize = 84;
+    const GROUP: usize = 16;
+    const OFFSET: i32 = 0;
+    const MINS: bool = true;
+    const WIDE: bool = false;
+    const FORM: Form = Form::Bytes256;
+
+    /// Layout: 16 bytes of scales (low nibbles) and minima (high), 64 bytes of pairs, scale and minimum of all.
+    #[inline(always)]
+    unsafe fn unpack<S: Simd>(at: *const u8, stride: usize, sink: &mut impl Sink<S>) {
+        // SAFETY: the trait's promise; all reads lie in the block.
+        unsafe {
+            let halves = S::dwords(at.add(80), stride);
+            let scale = S::half(halves);
+            let min = S::mul(S::half(S::shr32(halves, 16)), S::splat(-1.0));
+            let scales = transpose::<S>(tile_pieces::<S>(at, stride));
+            let four = S::splat32(15);
+            for group in 0..16 {
+                let both = S::shr32(scales[group / 4], 8 * (group as u32 % 4));
+                let scale = S::mul(scale, S::to_float(S::and(both, four)));
+                let min = S::mul(min, S::to_float(S::and(S::shr32(both, 4), four)));
+                sink.take(group, [pairs::<S>(at.add(16), stride, group)], scale, min);
+            }
+        }
+    }
+}
+
+/// Codes of two bits: of each 128, byte `i` of 32 holds those of `i`, `i + 32`, `i + 64` and `i + 96`.
+///
+/// # Safety
+/// 64 bytes of pairs are readable at `at` in each row; the processor has the instructions.
+#[inline(always)]
+unsafe fn pairs<S: Simd>(at: *const u8, stride: usize, group: usize) -> [S::I; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut codes = tile_pieces::<S>(at.add(group / 8 * 32 + group % 2 * 16), stride);
+        for code in &mut codes {
+            *code = S::and(S::shr16(*code, 2 * (group as u32 / 2 % 4)), S::splat8(3));
+        }
+        codes
+    }
+}

@@ -1,0 +1,175 @@
+//! Weights that are floats, or are decoded to floats.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Mutex;
+
+use windlass_quant::Packing;
+use windlass_runtime::scheduler::Session;
+use windlass_tensor::{DType, PackedLayout};
+
+use super::activations::Activations;
+use super::{Output, PANEL, Rows};
+use crate::Error;
+use crate::isa::dispatch;
+use crate::simd::Simd;
+
+mod matrix;
+mod vector;
+
+/// Bytes of weights that a thread takes at once, for a few rows of activations.
+const GRAIN: usize = 96 << 10;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A float type as kernels read it.
+trait Floats: 'static {
+    /// Bytes of a value.
+    const SIZE: usize;
+
+    /// Value `index` of the `4 / SIZE` values in 32-bit elements.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `S`.
+    unsafe fn value<S: Simd>(word: S::I, index: usize) -> S::F;
+}
+
+struct F32;
+struct F16;
+struct Bf16;
+
+impl Floats for F32 {
+    const SIZE: usize = 4;
+
+    #[inline(always)]
+    unsafe fn value<S: Simd>(word: S::I, _index: usize) -> S::F {
+        // SAFETY: the trait's promise.
+        unsafe { S::as_float(word) }
+    }
+}
+
+impl Floats for F16 {
+    const SIZE: usize = 2;
+
+    #[inline(always)]
+    unsafe fn value<S: Simd>(word: S::I, index: usize) -> S::F {
+        // SAFETY: the trait's promise.
+        unsafe { S::half(if index == 0 { word } else { S::shr32(word, 16) }) }
+    }
+}
+
+impl Floats for Bf16 {
+    const SIZE: usize = 2;
+
+    #[inline(always)]
+    unsafe fn value<S: Simd>(word: S::I, index: usize) -> S::F {
+        // SAFETY: the trait's promise.
+        unsafe {
+            S::as_float(if index == 0 { S::shl32(word, 16) } else { S::and(word, S::splat32(0xffff_0000_u32 as i32)) })
+        }
+    }
+}
+
+/// Weights in one of the float types.
+pub(super) fn apply(dtype: DType, weights: &Rows<'_>, x: &Activations, y: &Output, session: &Session<'_>) {
+    let grain = if x.height == 1 { (GRAIN / weights.stride).max(1).next_multiple_of(PANEL) } else { PANEL };
+    session.balance(y.rows, grain, &|rows| {
+        let product = Product { weights, base: 0, x, y, rows };
+        match dtype {
+            DType::F16 => product.run::<F16>(),
+            DType::BF16 => product.run::<Bf16>(),
+            _ => product.run::<F32>(),
+        }
+    });
+}
+
+/// Weights of a scheme that has no kernels of its own.
+pub(super) fn apply_decoded(
+    packing: &Packing,
+    planes: &[&[u8]],
+    x: &Activations,
+    y: &Output,
+    session: &Session<'_>,
+) -> Result<(), Error> {
+    let together = packing.scheme.row_granularity(x.columns).max(1);
+    let grain = (1..=PANEL).map(|n| n * together).find(|n| n % PANEL == 0).unwrap_or(together * PANEL);
+    let failure = Mutex::new(None);
+    session.balance(y.rows, grain, &|rows| {
+        let mut values = SCRATCH.take();
+        let padded = rows.len().next_multiple_of(PANEL) * x.columns;
+        values.clear();
+        values.resize(padded, 0.0);
+        match decode(packing, planes, x.columns, &rows, &mut values) {
+            Ok(()) => {
+                let weights = Rows::of_floats(&values, x.columns);
+                Product { weights: &weights, base: rows.start, x, y, rows }.run::<F32>();
+            }
+            Err(error) => *failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(error),
+        }
+        SCRATCH.set(values);
+    });
+    failure.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err)
+}
+
+fn decode<'a>(
+    packing: &Packing,
+    planes: &[&'a [u8]],
+    columns: usize,
+    rows: &Range<usize>,
+    values: &mut [f32],
+) -> Result<(), Error> {
+    let ranges = packing.plane_ranges(columns, rows.start, rows.len()).map_err(Error::Shape)?;
+    let cut = |(plane, (start, length)): (&&'a [u8], &(u64, u64))| {
+        let (start, length) = (*start as usize, *length as usize);
+        let bytes = plane.get(start..).and_then(|rest| rest.get(..length));
+        bytes.ok_or(Error::Size { what: "bytes of a plane", expected: start + length, found: plane.len() })
+    };
+    let planes = planes.iter().zip(&ranges).map(cut).collect::<Result<Vec<_>, Error>>()?;
+    Ok(packing.scheme.decode(&planes, columns, packing.float, &mut values[..rows.len() * columns])?)
+}
+
+/// Rows of weights times activations.
+struct Product<'a> {
+    weights: &'a Rows<'a>,
+    /// Row of results that the first row of weights gives.
+    base: usize,
+    x: &'a Activations,
+    y: &'a Output,
+    rows: Range<usize>,
+}
+
+impl Product<'_> {
+    fn run<T: Floats>(self) {
+        let level = self.x.level;
+        // SAFETY: the level is this machine's; sizes were checked; ranges of rows are disjoint.
+        unsafe {
+            if self.x.height == 1 {
+                dispatch(level, vector::Kernel::<T>::new(self))
+            } else {
+                matrix::with_panel(|panel| dispatch(level, matrix::Kernel::<T>::new(self, panel)))
+            }
+        }
+    }
+
+    /// Where `count` rows of weights lie that give results from `first` on.
+    #[inline(always)]
+    fn at(&self, first: usize, count: usize) -> *const u8 {
+        self.weights.at(first - self.base, count)
+    }
+}
+
+/// The last bytes of each row of a tile, which do not fill a piece, filled up with zeros.
+///
+/// # Safety
+/// `count` bytes, at most 16, are readable at `at` in each of `rows` rows, at most 16.
+#[inline(always)]
+unsafe fn edge(at: *const u8, stride: usize, count: usize, rows: usize) -> [[u8; 16]; 16] {
+    let mut pieces = [[0; 16]; 16];
+    for (row, piece) in pieces.iter_mut().enumerate().take(rows) {
+        // SAFETY: the caller's promise.
+        unsafe { at.add(row * stride).copy_to_nonoverlapping(piece.as_mut_ptr(), count) };
+    }
+    pieces
+}

@@ -1,0 +1,220 @@
+//! `y = x W^T`: activations times weights of any scheme, read where they lie.
+//!
+//! A few rows of activations (decoding) read each weight once, straight from the planes, at the speed of memory. Many rows
+//! (a prompt) unpack a panel of weights into the cache once and use it for all of them. Both add the same products in the
+//! same order, so a row of activations gives the same result alone and among others, on any number of threads.
+
+use windlass_quant::Packing;
+use windlass_runtime::scheduler::Session;
+use windlass_tensor::{DType, Element, PackedLayout};
+
+use crate::Error;
+use crate::simd::Simd;
+
+mod activations;
+mod codes;
+mod dense;
+
+mod matrix;
+mod vector;
+
+pub use activations::{Activations, Form};
+
+/// Rows of weights that are worked on together at most: two vectors of the widest level.
+const PANEL: usize = 32;
+
+/// A matrix of weights, `rows` output features by `columns` input features, borrowed from where it lies.
+pub struct Linear<'a> {
+    rows: usize,
+    columns: usize,
+    weights: Weights<'a>,
+}
+
+enum Weights<'a> {
+    /// Codes that are multiplied as integers.
+    Codes(&'static codes::Entry, Rows<'a>),
+    /// Floats of this type.
+    Dense(DType, Rows<'a>),
+    /// Any other scheme: decoded to floats, a panel at a time.
+    Decoded(Packing, Vec<&'a [u8]>),
+}
+
+/// Rows of bytes. The last ones, where they do not fill a panel, are copied and filled up with zeros.
+struct Rows<'a> {
+    bytes: &'a [u8],
+    stride: usize,
+    /// Rows that fill panels.
+    whole: usize,
+    rest: Vec<u8>,
+}
+
+impl<'a> Linear<'a> {
+    /// Weights of type `element` in `planes`: one plane of floats, or those of the scheme. Checks all sizes.
+    pub fn new(element: &Element, planes: &[&'a [u8]], rows: usize, columns: usize) -> Result<Self, Error> {
+        if rows == 0 || columns == 0 || rows.checked_mul(columns).is_none_or(|n| n > isize::MAX as usize / 8) {
+            return Err(Error::Shape(format!("weights of {rows} rows, {columns} columns")));
+        }
+        let weights = match element {
+            Element::Plain(dtype @ (DType::F32 | DType::F16 | DType::BF16)) => {
+                Weights::Dense(*dtype, Rows::new(planes, rows, columns * dtype.size())?)
+            }
+            Element::Plain(dtype) => return Err(Error::Element(dtype.to_string())),
+            Element::Packed(layout) => {
+                let packing: &Packing =
+                    layout.as_any().downcast_ref().ok_or_else(|| Error::Element(layout.name().into()))?;
+                Self::packed(*packing, planes, rows, columns)?
+            }
+        };
+        Ok(Linear { rows, columns, weights })
+    }
+
+    fn packed(packing: Packing, planes: &[&'a [u8]], rows: usize, columns: usize) -> Result<Weights<'a>, Error> {
+        let sizes = packing.plane_bytes(&[rows, columns]).map_err(Error::Shape)?;
+        if planes.len() != sizes.len() {
+            return Err(Error::Size { what: "number of planes", expected: sizes.len(), found: planes.len() });
+        }
+        for (plane, size) in planes.iter().zip(&sizes) {
+            if plane.len() as u64 != *size {
+                return Err(Error::Size { what: "bytes of a plane", expected: *size as usize, found: plane.len() });
+            }
+        }
+        Ok(match codes::entry(packing.scheme.name()) {
+            Some(entry) => Weights::Codes(entry, Rows::new(planes, rows, columns / entry.block * entry.bytes)?),
+            None => Weights::Decoded(packing, planes.to_vec()),
+        })
+    }
+
+    /// Number of output features.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of input features.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The form that [`Linear::apply`] takes activations in.
+    pub fn form(&self) -> Form {
+        match &self.weights {
+            Weights::Codes(entry, _) => entry.form,
+            Weights::Dense(..) | Weights::Decoded(..) => Form::Floats,
+        }
+    }
+
+    /// `y = x W^T` for `m` rows of activations: `x` is `[m][columns]`, `y` is `[m][rows]`.
+    pub fn forward(&self, x: &[f32], m: usize, y: &mut [f32], session: &Session<'_>) -> Result<(), Error> {
+        self.apply(&Activations::new(self.form(), x, m, self.columns, session)?, y, session)
+    }
+
+    /// As [`Linear::forward`], for activations that several matrices share.
+    pub fn apply(&self, x: &Activations, y: &mut [f32], session: &Session<'_>) -> Result<(), Error> {
+        if x.form != self.form() {
+            return Err(Error::Shape(format!("activations are {:?}, the weights want {:?}", x.form, self.form())));
+        }
+        if x.columns != self.columns {
+            return Err(Error::Size { what: "columns of activations", expected: self.columns, found: x.columns });
+        }
+        let size = x.rows.saturating_mul(self.rows);
+        if y.len() != size {
+            return Err(Error::Size { what: "results", expected: size, found: y.len() });
+        }
+        let y = Output { y: Span::of(y), rows: self.rows };
+        match &self.weights {
+            Weights::Codes(entry, weights) => (entry.apply)(weights, x, &y, session),
+            Weights::Dense(dtype, weights) => dense::apply(*dtype, weights, x, &y, session),
+            Weights::Decoded(packing, planes) => dense::apply_decoded(packing, planes, x, &y, session)?,
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Rows<'a> {
+    fn new(planes: &[&'a [u8]], rows: usize, stride: usize) -> Result<Self, Error> {
+        let [bytes] = *planes else {
+            return Err(Error::Size { what: "number of planes", expected: 1, found: planes.len() });
+        };
+        if bytes.len() != rows * stride {
+            return Err(Error::Size { what: "bytes of weights", expected: rows * stride, found: bytes.len() });
+        }
+        let whole = rows / PANEL * PANEL;
+        let mut rest = Vec::new();
+        if whole < rows {
+            rest = vec![0; PANEL * stride];
+            rest[..(rows - whole) * stride].copy_from_slice(&bytes[whole * stride..]);
+        }
+        Ok(Rows { bytes, stride, whole, rest })
+    }
+
+    /// Panels of floats.
+    fn of_floats(values: &'a [f32], columns: usize) -> Self {
+        // SAFETY: the bytes of the same floats; bytes have no alignment and no invalid values.
+        let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
+        Rows { bytes, stride: columns * 4, whole: values.len() / columns, rest: Vec::new() }
+    }
+
+    /// Where `count` rows from `first` on lie; `first` is a multiple of `count`, which divides [`PANEL`]. Rows beyond the
+    /// last are zero.
+    #[inline(always)]
+    fn at(&self, first: usize, count: usize) -> *const u8 {
+        let (bytes, first) =
+            if first < self.whole { (self.bytes, first) } else { (&self.rest[..], first - self.whole) };
+        bytes[first * self.stride..(first + count) * self.stride].as_ptr()
+    }
+}
+
+/// Where results go: `[m][rows]`.
+struct Output {
+    y: Span<f32>,
+    rows: usize,
+}
+
+impl Output {
+    /// Where the results of activation row `m` for weight rows from `first` on go.
+    #[inline(always)]
+    fn at(&self, m: usize, first: usize) -> *mut f32 {
+        self.y.at(m * self.rows + first)
+    }
+
+    /// Stores results of one tile of weight rows for activation row `m`; those of rows beyond the last are dropped.
+    ///
+    /// # Safety
+    /// Row `m` exists, nobody else writes these results, and the processor has the instructions of `S`.
+    #[inline(always)]
+    unsafe fn store<S: Simd>(&self, m: usize, first: usize, results: S::F) {
+        // SAFETY: a vector that ends at or before the last row lies within the results; the rest is copied in part.
+        unsafe {
+            if first + S::ROWS <= self.rows {
+                return S::store_float(self.at(m, first), results);
+            }
+            let mut all = [0.0; PANEL];
+            S::store_float(all.as_mut_ptr(), results);
+            for (i, result) in all.iter().enumerate().take(self.rows.saturating_sub(first)) {
+                *self.at(m, first + i) = *result;
+            }
+        }
+    }
+}
+
+/// A slice that several threads write, each its own part.
+struct Span<T> {
+    start: *mut T,
+    length: usize,
+}
+
+// SAFETY: those who write through the pointer promise to write disjoint parts.
+unsafe impl<T: Send> Sync for Span<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Span<T> {}
+
+impl<T> Span<T> {
+    fn of(slice: &mut [T]) -> Self {
+        Span { start: slice.as_mut_ptr(), length: slice.len() }
+    }
+
+    #[inline(always)]
+    fn at(&self, index: usize) -> *mut T {
+        debug_assert!(index < self.length);
+        self.start.wrapping_add(index)
+    }
+}

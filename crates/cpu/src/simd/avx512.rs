@@ -1,0 +1,269 @@
+//! AVX-512, with and without dot products of bytes.
+
+use std::arch::x86_64::*;
+
+use super::Simd;
+use crate::isa::Kernel;
+
+/// Four lanes. `VNNI`: `vpdpbusd` is there.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512<const VNNI: bool>;
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline(never)]
+unsafe fn call_vnni<K: Kernel>(kernel: K) {
+    // SAFETY: the caller has checked for the features of this function.
+    unsafe { kernel.run::<Avx512<true>>() }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline(never)]
+unsafe fn call_plain<K: Kernel>(kernel: K) {
+    // SAFETY: the caller has checked for the features of this function.
+    unsafe { kernel.run::<Avx512<false>>() }
+}
+
+// SAFETY of the blocks below: the trait's promise that the processor has the instructions and pointers are valid.
+impl<const VNNI: bool> Simd for Avx512<VNNI> {
+    type I = __m512i;
+    type F = __m512;
+
+    const LANES: usize = 4;
+    const TILE: usize = 7;
+    const FLOAT_TILE: usize = 12;
+
+    #[inline(always)]
+    unsafe fn call<K: Kernel>(kernel: K) {
+        // SAFETY: see above.
+        unsafe { if VNNI { call_vnni(kernel) } else { call_plain(kernel) } }
+    }
+
+    #[inline(always)]
+    unsafe fn pieces(at: *const u8, stride: usize) -> __m512i {
+        // SAFETY: see above.
+        unsafe {
+            let lane = |l: usize| _mm_loadu_si128(at.add(l * stride).cast());
+            let x = _mm512_castsi128_si512(lane(0));
+            let x = _mm512_inserti32x4::<1>(x, lane(1));
+            let x = _mm512_inserti32x4::<2>(x, lane(2));
+            _mm512_inserti32x4::<3>(x, lane(3))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dwords(at: *const u8, stride: usize) -> __m512i {
+        // SAFETY: see above; a tile spans less than 2^31 bytes.
+        unsafe {
+            let rows = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+            let offsets = _mm512_mullo_epi32(rows, _mm512_set1_epi32(stride as i32));
+            _mm512_i32gather_epi32::<1>(offsets, at.cast())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn same_piece(at: *const u8) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(at.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(at: *const u8) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_loadu_si512(at.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(at: *mut u8, x: __m512i) {
+        // SAFETY: see above.
+        unsafe { _mm512_storeu_si512(at.cast(), x) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        // SAFETY: a prefetch may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat8(x: u8) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_set1_epi8(x as i8) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat32(x: i32) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn and(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_and_si512(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn or(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_or_si512(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn xor(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_xor_si512(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn add32(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_add_epi32(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn sub32_or_zero(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_sub_epi32(_mm512_max_epi32(x, y), y) }
+    }
+
+    #[inline(always)]
+    unsafe fn shr16(x: __m512i, n: u32) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_srlv_epi16(x, _mm512_set1_epi16(n as i16)) }
+    }
+
+    #[inline(always)]
+    unsafe fn shl16(x: __m512i, n: u32) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_sllv_epi16(x, _mm512_set1_epi16(n as i16)) }
+    }
+
+    #[inline(always)]
+    unsafe fn shr32(x: __m512i, n: u32) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_srlv_epi32(x, _mm512_set1_epi32(n as i32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn sar32(x: __m512i, n: u32) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_srav_epi32(x, _mm512_set1_epi32(n as i32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn shl32(x: __m512i, n: u32) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_sllv_epi32(x, _mm512_set1_epi32(n as i32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn shuffle(table: __m512i, index: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_shuffle_epi8(table, index) }
+    }
+
+    #[inline(always)]
+    unsafe fn or_where(base: __m512i, flags: __m512i, bit: __m512i, value: __m512i) -> __m512i {
+        // SAFETY: see above. The bits of `value` are clear in `base`, so that a sum is the same as `or`.
+        unsafe { _mm512_mask_add_epi8(base, _mm512_test_epi8_mask(flags, bit), base, value) }
+    }
+
+    #[inline(always)]
+    unsafe fn low32(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_unpacklo_epi32(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn high32(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_unpackhi_epi32(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn low64(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_unpacklo_epi64(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn high64(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_unpackhi_epi64(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot<const WIDE: bool>(sums: __m512i, unsigned: __m512i, signed: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe {
+            if VNNI {
+                return _mm512_dpbusd_epi32(sums, unsigned, signed);
+            }
+            if WIDE {
+                // Pairs of products of bytes may not fit 16 bits: even and odd bytes as 16-bit numbers.
+                let bytes = _mm512_set1_epi16(255);
+                let even = _mm512_and_si512(unsigned, bytes);
+                let odd = _mm512_srli_epi16::<8>(unsigned);
+                let even = _mm512_madd_epi16(even, _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(signed)));
+                let odd = _mm512_madd_epi16(odd, _mm512_srai_epi16::<8>(signed));
+                return _mm512_add_epi32(sums, _mm512_add_epi32(even, odd));
+            }
+            let pairs = _mm512_maddubs_epi16(unsigned, signed);
+            _mm512_add_epi32(sums, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_float(x: __m512i) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtepi32_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn as_float(x: __m512i) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_castsi512_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn half(x: __m512i) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(x)) }
+    }
+
+    #[inline(always)]
+    unsafe fn zero() -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_setzero_ps() }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_float(at: *const f32) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_loadu_ps(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_float(at: *mut f32, x: __m512) {
+        // SAFETY: see above.
+        unsafe { _mm512_storeu_ps(at, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(x: __m512, y: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_mul_ps(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn fma(x: __m512, y: __m512, z: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_fmadd_ps(x, y, z) }
+    }
+}
