@@ -1,0 +1,138 @@
+//! What a kernel works on.
+
+use std::borrow::Cow;
+
+use windlass_quant::{Packing, float};
+use windlass_runtime::scheduler::Session;
+use windlass_tensor::{DType, Element, Tensor};
+
+use crate::attributes::Attributes;
+use crate::{Error, Inquiry, Op};
+
+/// The arguments of one call, checked against the schema, and the outputs to fill.
+pub struct Args<'a, 's> {
+    pub op: &'static Op,
+    pub inputs: &'a [&'a Tensor],
+    pub attributes: &'a Attributes,
+    /// Of the types and shapes that the op's rule gives, contiguous, held by nobody else.
+    pub outputs: &'a mut [Tensor],
+    /// The threads that the kernel may use.
+    pub session: &'a Session<'s>,
+}
+
+impl<'a, 's> Args<'a, 's> {
+    /// The arguments without outputs: shapes, attributes, errors.
+    pub fn inquiry(&self) -> Inquiry<'a> {
+        Inquiry { op: self.op, inputs: self.inputs, attributes: self.attributes }
+    }
+
+    /// All values of input `index` as `f32`, in row-major order: where they lie, or converted.
+    pub fn f32s(&self, index: usize) -> Result<Cow<'a, [f32]>, Error> {
+        f32s(self.op, self.inquiry().input(index)?)
+    }
+
+    /// All values of input `index` as whole numbers.
+    pub fn ints(&self, index: usize) -> Result<Vec<i64>, Error> {
+        let tensor = self.inquiry().input(index)?;
+        let mut bytes = vec![0; tensor.shape().values() * tensor.element().dtype().map_or(0, |d| d.size())];
+        tensor.read(&mut bytes)?;
+        macro_rules! widen {
+            ($type:ty) => {
+                bytes
+                    .chunks_exact(size_of::<$type>())
+                    .map(|b| bytemuck::pod_read_unaligned::<$type>(b) as i64)
+                    .collect()
+            };
+        }
+        Ok(match tensor.element().dtype() {
+            Some(DType::I64) => widen!(i64),
+            Some(DType::I32) => widen!(i32),
+            Some(DType::I16) => widen!(i16),
+            Some(DType::I8) => widen!(i8),
+            Some(DType::U32) => widen!(u32),
+            Some(DType::U16) => widen!(u16),
+            Some(DType::U8 | DType::Bool) => widen!(u8),
+            Some(DType::U64) => widen!(u64),
+            _ => {
+                return self.inquiry().fail(format!("input {index} must be whole numbers, not {:?}", tensor.element()));
+            }
+        })
+    }
+
+    /// The values of output `index`, which is of type F32.
+    pub fn output(&mut self, index: usize) -> Result<&mut [f32], Error> {
+        let op = self.op.name;
+        let wrong = || Error::Argument { op, message: format!("output {index} is not F32 in memory of its own") };
+        let tensor = self.outputs.get_mut(index).filter(|t| t.element().dtype() == Some(DType::F32));
+        let bytes = tensor.ok_or_else(wrong)?.bytes_mut().ok_or_else(wrong)?;
+        bytemuck::try_cast_slice_mut(bytes).map_err(|_| wrong())
+    }
+
+    /// Writes the values of output `index`, whatever its type is.
+    pub fn write(&mut self, index: usize, values: &[f32]) -> Result<(), Error> {
+        let op = self.op.name;
+        let wrong = |message: &str| Error::Argument { op, message: format!("output {index} {message}") };
+        let tensor = self.outputs.get_mut(index).ok_or_else(|| wrong("is missing"))?;
+        let dtype = tensor.element().dtype().ok_or_else(|| wrong("is packed"))?;
+        let bytes = tensor.bytes_mut().ok_or_else(|| wrong("is shared"))?;
+        if bytes.len() != values.len() * dtype.size() {
+            return Err(wrong(&format!("has {} bytes, {} values were computed", bytes.len(), values.len())));
+        }
+        match dtype {
+            DType::I32 => copy(bytes, values.iter().map(|v| (*v as i32).to_le_bytes())),
+            DType::I64 => copy(bytes, values.iter().map(|v| (*v as i64).to_le_bytes())),
+            DType::Bool => copy(bytes, values.iter().map(|v| [u8::from(*v != 0.0)])),
+            _ => float::from_f32(dtype, values, bytes).map_err(|source| Error::Quant { op, source })?,
+        }
+        Ok(())
+    }
+}
+
+/// All values of a tensor as `f32`, in row-major order; packed ones are decoded.
+pub fn f32s<'a>(op: &'static Op, tensor: &'a Tensor) -> Result<Cow<'a, [f32]>, Error> {
+    let quant = |source| Error::Quant { op: op.name, source };
+    match tensor.element() {
+        Element::Plain(DType::F32)
+            if tensor.bytes().is_some_and(|b| bytemuck::try_cast_slice::<u8, f32>(b).is_ok()) =>
+        {
+            let bytes = tensor.bytes().unwrap_or_default();
+            Ok(Cow::Borrowed(bytemuck::try_cast_slice(bytes).unwrap_or_default()))
+        }
+        Element::Plain(dtype) => {
+            let mut bytes = vec![0; tensor.shape().values() * dtype.size()];
+            tensor.read(&mut bytes)?;
+            let mut values = vec![0.0; tensor.shape().values()];
+            if dtype.is_float() {
+                float::to_f32(*dtype, &bytes, &mut values).map_err(quant)?;
+            } else {
+                let whole = |b: &[u8]| match dtype {
+                    DType::I32 => bytemuck::pod_read_unaligned::<i32>(b) as f32,
+                    DType::I64 => bytemuck::pod_read_unaligned::<i64>(b) as f32,
+                    DType::U32 => bytemuck::pod_read_unaligned::<u32>(b) as f32,
+                    DType::I8 => b[0] as i8 as f32,
+                    _ => f32::from(b[0]),
+                };
+                values.iter_mut().zip(bytes.chunks_exact(dtype.size())).for_each(|(v, b)| *v = whole(b));
+            }
+            Ok(Cow::Owned(values))
+        }
+        Element::Packed(layout) => {
+            let tensor = tensor.contiguous()?;
+            let planes = tensor.cut_planes()?;
+            let message = || format!("{} is not a scheme that can be decoded", layout.name());
+            let packing = layout.as_any().downcast_ref::<Packing>();
+            let packing = packing.ok_or_else(|| Error::Argument { op: op.name, message: message() })?;
+            let bytes: Option<Vec<&[u8]>> = planes.iter().map(|plane| plane.bytes()).collect();
+            let bytes =
+                bytes.ok_or_else(|| Error::Argument { op: op.name, message: "is not in host memory".into() })?;
+            let mut values = vec![0.0; tensor.shape().values()];
+            let decoded = packing.scheme.decode(&bytes, tensor.shape().columns(), packing.float, &mut values);
+            decoded.map_err(quant)?;
+            Ok(Cow::Owned(values))
+        }
+    }
+}
+
+fn copy<const N: usize>(bytes: &mut [u8], values: impl Iterator<Item = [u8; N]>) {
+    bytes.chunks_exact_mut(N).zip(values).for_each(|(out, value)| out.copy_from_slice(&value));
+}

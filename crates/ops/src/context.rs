@@ -1,0 +1,136 @@
+//! Where ops are called: threads, routes, and who is told.
+
+use std::time::Instant;
+
+use windlass_runtime::scheduler::{self, Session};
+use windlass_tensor::{DType, Storage, Tensor, storage::HostBuffer};
+
+use crate::op::{Inquiry, OutputSpec};
+use crate::route::{self, Candidate, Question};
+use crate::{Args, Attributes, Error, Op, Receipt, Recorder};
+
+/// What a series of calls has in common.
+pub struct Context<'a, 's> {
+    session: &'a Session<'s>,
+    /// The one provider to use, whatever routes say.
+    provider: Option<&'static str>,
+    recorder: Option<&'a Recorder>,
+}
+
+impl<'a, 's> Context<'a, 's> {
+    /// Calls that run on the threads of `session`.
+    pub fn new(session: &'a Session<'s>) -> Self {
+        Self { session, provider: None, recorder: None }
+    }
+
+    /// Wakes the process's team of threads for the calls of `work`.
+    pub fn here<R>(work: impl FnOnce(&Context) -> R) -> R {
+        scheduler::team().enter(|session| work(&Context::new(session)))
+    }
+
+    /// The same, with one provider for every op.
+    pub fn with_provider(self, provider: &'static str) -> Self {
+        Self { provider: Some(provider), ..self }
+    }
+
+    /// The same, with a receipt for every call.
+    pub fn with_recorder(self, recorder: &'a Recorder) -> Self {
+        Self { recorder: Some(recorder), ..self }
+    }
+
+    /// The threads.
+    pub fn session(&self) -> &'a Session<'s> {
+        self.session
+    }
+
+    /// Calls an op; its outputs are new tensors.
+    pub fn call(&self, op: &'static Op, inputs: &[&Tensor], attributes: &Attributes) -> Result<Vec<Tensor>, Error> {
+        let inquiry = Inquiry { op, inputs, attributes };
+        inquiry.check()?;
+        let specs = (op.outputs)(&inquiry)?;
+        let mut outputs = specs.iter().map(allocate).collect::<Result<Vec<_>, Error>>()?;
+        self.run(&inquiry, &mut outputs)?;
+        Ok(outputs)
+    }
+
+    /// Calls an op with one output.
+    pub fn one(&self, op: &'static Op, inputs: &[&Tensor], attributes: &Attributes) -> Result<Tensor, Error> {
+        let mut outputs = self.call(op, inputs, attributes)?;
+        match (outputs.pop(), outputs.is_empty()) {
+            (Some(output), true) => Ok(output),
+            _ => Err(Error::Argument { op: op.name, message: "does not have one output".into() }),
+        }
+    }
+
+    /// Calls an op that writes into tensors that are there. They must be of the types and shapes that its rule gives,
+    /// contiguous, and held by nobody else.
+    pub fn call_into(
+        &self,
+        op: &'static Op,
+        inputs: &[&Tensor],
+        attributes: &Attributes,
+        outputs: &mut [Tensor],
+    ) -> Result<(), Error> {
+        let inquiry = Inquiry { op, inputs, attributes };
+        inquiry.check()?;
+        let specs = (op.outputs)(&inquiry)?;
+        let found = outputs.iter().map(|t| (t.element().dtype(), t.shape().to_vec()));
+        if !specs.iter().map(|spec| (Some(spec.dtype), spec.shape.clone())).eq(found) {
+            let found: Vec<String> = outputs.iter().map(|t| format!("{t:?}")).collect();
+            return inquiry.fail(format!("gives {specs:?}, the outputs are {}", found.join(", ")));
+        }
+        self.run(&inquiry, outputs)
+    }
+
+    fn run(&self, inquiry: &Inquiry, outputs: &mut [Tensor]) -> Result<(), Error> {
+        let question = Question::of(inquiry, outputs);
+        let (candidate, fallback) = route::choose(inquiry, &question, self.provider)?;
+        let start = self.recorder.map(|_| Instant::now());
+        let mut args = Args {
+            op: inquiry.op,
+            inputs: inquiry.inputs,
+            attributes: inquiry.attributes,
+            outputs,
+            session: self.session,
+        };
+        (candidate.run)(&mut args)?;
+        if let Some((recorder, start)) = self.recorder.zip(start) {
+            recorder.add(receipt(inquiry, &question, &candidate, fallback, args.outputs, start));
+        }
+        Ok(())
+    }
+}
+
+fn receipt(
+    inquiry: &Inquiry,
+    question: &Question,
+    candidate: &Candidate,
+    fallback: Option<String>,
+    outputs: &[Tensor],
+    start: Instant,
+) -> Receipt {
+    let bytes = |tensor: &Tensor| -> u64 { tensor.planes().iter().map(|plane| plane.len() as u64).sum() };
+    Receipt {
+        op: inquiry.op.name,
+        provider: candidate.provider,
+        device: question.device.to_string(),
+        dtype: question.dtype.to_lowercase(),
+        values: question.values,
+        bytes: inquiry.inputs.iter().map(|t| bytes(t)).sum::<u64>() + outputs.iter().map(bytes).sum::<u64>(),
+        elapsed: start.elapsed(),
+        source: candidate.source.to_string(),
+        fallback,
+    }
+}
+
+fn allocate(spec: &OutputSpec) -> Result<Tensor, Error> {
+    let bytes = spec.shape.iter().try_fold(spec.dtype.size(), |n, d| n.checked_mul(*d));
+    let bytes =
+        bytes.ok_or_else(|| windlass_tensor::Error::Overflow { what: "an output", shape: spec.shape.clone() })?;
+    Ok(Tensor::new(Storage::new(HostBuffer::zeroed(bytes)?), spec.dtype, spec.shape.clone())?)
+}
+
+/// A tensor of zeros in host memory.
+pub fn zeros(dtype: DType, shape: impl Into<Vec<usize>>) -> Result<Tensor, Error> {
+    allocate(&OutputSpec::new(dtype, shape))
+}

@@ -1,0 +1,120 @@
+//! Elementwise ops: every one is a row of a table, its kernels come from its expression.
+
+use std::sync::OnceLock;
+
+use windlass_tensor::{DType, Tensor};
+
+use crate::args::f32s;
+use crate::attributes::{Attribute, Value};
+use crate::op::{Input, Inquiry, Op, OutputSpec, Tolerance};
+use crate::{Args, Error};
+
+mod expr;
+mod table;
+
+pub use expr::{Binary, Expr, Unary};
+
+/// An elementwise op.
+#[derive(Debug)]
+pub struct Row {
+    pub name: &'static str,
+    /// The formula.
+    pub about: &'static str,
+    /// One to three; they are stretched to a common shape.
+    pub inputs: usize,
+    /// Attributes with their defaults.
+    pub parameters: &'static [(&'static str, f64)],
+    pub gives: Gives,
+    pub expr: Expr,
+}
+
+/// The type of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gives {
+    /// That of the inputs.
+    Same,
+    /// Bool.
+    Truth,
+}
+
+/// Every elementwise op, in the order of the table.
+pub fn ops() -> &'static [Op] {
+    static OPS: OnceLock<Vec<Op>> = OnceLock::new();
+    OPS.get_or_init(|| table::ROWS.iter().map(op).collect())
+}
+
+/// The row of an op, if it is elementwise.
+pub fn row(op: &str) -> Option<&'static Row> {
+    table::ROWS.iter().find(|row| row.name == op)
+}
+
+/// The parameters of a call.
+pub fn parameters(row: &Row, inquiry: &Inquiry) -> Result<Vec<f64>, Error> {
+    row.parameters.iter().map(|(name, _)| inquiry.float(name)).collect()
+}
+
+/// The shape that all shapes can be stretched to: dimensions agree from the last on, or one of them is 1.
+pub fn common_shape(shapes: &[&[usize]]) -> Option<Vec<usize>> {
+    let rank = shapes.iter().map(|shape| shape.len()).max().unwrap_or(0);
+    let mut common = vec![1; rank];
+    for shape in shapes {
+        for (to, from) in common[rank - shape.len()..].iter_mut().zip(*shape) {
+            match (*to, *from) {
+                (a, b) if a == b || b == 1 => {}
+                (1, b) => *to = b,
+                _ => return None,
+            }
+        }
+    }
+    Some(common)
+}
+
+fn op(row: &'static Row) -> Op {
+    const INPUTS: [Input; 3] = [Input::new("x"), Input::new("y"), Input::new("z")];
+    let attributes =
+        row.parameters.iter().map(|(name, default)| Attribute { name, default: Some(Value::Float(*default)) });
+    Op {
+        name: row.name,
+        about: row.about,
+        inputs: &INPUTS[..row.inputs],
+        attributes: Box::leak(attributes.collect::<Vec<_>>().into_boxed_slice()),
+        outputs,
+        reference,
+        tolerance: Tolerance::ELEMENTWISE,
+    }
+}
+
+fn outputs(inquiry: &Inquiry) -> Result<Vec<OutputSpec>, Error> {
+    let shapes: Vec<&[usize]> = inquiry.inputs.iter().map(|t| t.shape().dims()).collect();
+    let Some(shape) = common_shape(&shapes) else {
+        return inquiry.fail(format!("shapes {shapes:?} do not go together"));
+    };
+    let gives = row(inquiry.op.name).map_or(Gives::Same, |row| row.gives);
+    // The condition of `where` has a type of its own.
+    let values = if inquiry.op.name == "where" { &inquiry.inputs[1..] } else { inquiry.inputs };
+    let mut dtype = values.first().and_then(|t| t.element().dtype()).unwrap_or(DType::F32);
+    for other in values.iter().filter_map(|t| t.element().dtype()) {
+        dtype = match (dtype, other) {
+            (a, b) if a == b => a,
+            (DType::F32, b) if b.is_float() && b.size() < 4 => DType::F32,
+            (a, DType::F32) if a.is_float() && a.size() < 4 => DType::F32,
+            (a, b) => return inquiry.fail(format!("{a} and {b} do not go together; cast one of them")),
+        };
+    }
+    Ok(vec![OutputSpec::new(if gives == Gives::Truth { DType::Bool } else { dtype }, shape)])
+}
+
+fn reference(args: &mut Args) -> Result<(), Error> {
+    let Some(row) = row(args.op.name) else { return args.inquiry().fail("is not elementwise") };
+    let shape = args.outputs[0].shape().to_vec();
+    let parameters = parameters(row, &args.inquiry())?;
+    let stretched =
+        args.inputs.iter().map(|t| Ok(t.broadcast_to(shape.clone())?)).collect::<Result<Vec<Tensor>, Error>>()?;
+    let inputs = stretched.iter().map(|t| f32s(args.op, t)).collect::<Result<Vec<_>, Error>>()?;
+    let value = |i: usize| {
+        let x = [0, 1, 2].map(|k| inputs.get(k).map_or(0.0, |input| f64::from(input[i])));
+        row.expr.evaluate(&x, &parameters) as f32
+    };
+    let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
+    args.write(0, &values)
+}

@@ -1,0 +1,32 @@
+//! Casts between element types.
+
+use windlass_tensor::{DType, Tensor};
+
+use crate::op::{Input, OutputSpec};
+use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
+
+/// Values in another plain type; packed ones are decoded.
+pub static CAST: Op = Op {
+    name: "cast",
+    about: "the values in another plain type, rounded to nearest even",
+    inputs: &[Input::packed("x")],
+    attributes: &[Attribute::required("to")],
+    outputs: |q| {
+        let name = q.text("to")?;
+        let Some(dtype) = DType::from_name(name) else { return q.fail(format!("no type is called {name:?}")) };
+        Ok(vec![OutputSpec::new(dtype, q.shape(0)?)])
+    },
+    reference: |args: &mut Args| {
+        let values = args.f32s(0)?;
+        args.write(0, &values)
+    },
+    tolerance: Tolerance::EXACT,
+};
+
+/// See [`CAST`]; a tensor that has the type already is returned as it is.
+pub fn cast(cx: &Context, x: &Tensor, to: DType) -> Result<Tensor, Error> {
+    if x.element().dtype() == Some(to) {
+        return Ok(x.clone());
+    }
+    cx.one(&CAST, &[x], &Attributes::new().text("to", to.name()))
+}

@@ -1,0 +1,43 @@
+//! Rows of a table.
+
+use windlass_tensor::{DType, Tensor};
+
+use crate::args::f32s;
+use crate::op::{Input, OutputSpec};
+use crate::{Args, Attributes, Context, Error, Op, Tolerance};
+
+/// Rows of a table, by number.
+pub static EMBEDDING: Op = Op {
+    name: "embedding",
+    about: "row ids[i] of the table, as f32",
+    inputs: &[Input::packed("table"), Input::new("ids")],
+    attributes: &[],
+    outputs: |q| {
+        let (table, ids) = (q.shape(0)?, q.shape(1)?);
+        let [_, columns] = table else { return q.fail(format!("the table must be a matrix, not {table:?}")) };
+        let mut shape = ids.to_vec();
+        shape.push(*columns);
+        Ok(vec![OutputSpec::new(DType::F32, shape)])
+    },
+    reference,
+    tolerance: Tolerance::EXACT,
+};
+
+fn reference(args: &mut Args) -> Result<(), Error> {
+    let (table, ids) = (args.inquiry().input(0)?, args.ints(1)?);
+    let (rows, columns) = (table.shape().rows(), table.shape().columns());
+    let mut values = Vec::with_capacity(ids.len() * columns);
+    for id in ids {
+        let row = usize::try_from(id).ok().filter(|id| *id < rows);
+        let Some(row) = row else {
+            return args.inquiry().fail(format!("{id} is not one of the {rows} rows of the table"));
+        };
+        values.extend_from_slice(&f32s(args.op, &table.narrow(0, row, 1)?)?);
+    }
+    args.write(0, &values)
+}
+
+/// Rows of `table` `[rows, columns]`, plain or packed, by `ids` (whole numbers); gives F32 `[.., columns]`.
+pub fn embedding(cx: &Context, table: &Tensor, ids: &Tensor) -> Result<Tensor, Error> {
+    cx.one(&EMBEDDING, &[table, ids], &Attributes::NONE)
+}

@@ -1,0 +1,49 @@
+//! Softmax over the last dimension.
+
+use windlass_tensor::Tensor;
+
+use crate::op::Input;
+use crate::{Args, Attributes, Context, Error, Op, Tolerance};
+
+/// Weights that sum to one.
+pub static SOFTMAX: Op = Op {
+    name: "softmax",
+    about: "exp(x - max(x)) / sum(exp(x - max(x))), over the last dimension",
+    inputs: &[Input::new("x")],
+    attributes: &[],
+    outputs: |q| Ok(vec![q.like(0)?]),
+    reference: |args: &mut Args| rows(args, |x, max, sum| (x - max).exp() / sum),
+    tolerance: Tolerance { relative: 1e-5, absolute: 1e-7 },
+};
+
+/// Logarithms of weights that sum to one.
+pub static LOG_SOFTMAX: Op = Op {
+    name: "log_softmax",
+    about: "x - max(x) - log(sum(exp(x - max(x)))), over the last dimension",
+    inputs: &[Input::new("x")],
+    attributes: &[],
+    outputs: |q| Ok(vec![q.like(0)?]),
+    reference: |args: &mut Args| rows(args, |x, max, sum| x - max - sum.ln()),
+    tolerance: Tolerance { relative: 1e-5, absolute: 1e-5 },
+};
+
+fn rows(args: &mut Args, value: fn(f64, f64, f64) -> f64) -> Result<(), Error> {
+    let x = args.f32s(0)?;
+    let mut values = Vec::with_capacity(x.len());
+    for row in x.chunks_exact(args.inputs[0].shape().columns().max(1)) {
+        let max = row.iter().fold(f64::NEG_INFINITY, |max, v| max.max(f64::from(*v)));
+        let sum: f64 = row.iter().map(|v| (f64::from(*v) - max).exp()).sum();
+        values.extend(row.iter().map(|v| value(f64::from(*v), max, sum) as f32));
+    }
+    args.write(0, &values)
+}
+
+/// See [`SOFTMAX`].
+pub fn softmax(cx: &Context, x: &Tensor) -> Result<Tensor, Error> {
+    cx.one(&SOFTMAX, &[x], &Attributes::NONE)
+}
+
+/// See [`LOG_SOFTMAX`].
+pub fn log_softmax(cx: &Context, x: &Tensor) -> Result<Tensor, Error> {
+    cx.one(&LOG_SOFTMAX, &[x], &Attributes::NONE)
+}
