@@ -24,6 +24,8 @@ pub struct Architecture {
     pub(crate) gguf_interleaves_heads: bool,
     /// What GGUF adds to the gains of norms.
     pub(crate) gguf_norm_shift: f32,
+    /// Whether token embeddings are multiplied with the root of the hidden size.
+    pub(crate) scales_embeddings: bool,
     pub(crate) defaults: Defaults,
     /// What stands before the names of a model's body; the first is written.
     pub(crate) roots: &'static [&'static str],
@@ -155,6 +157,16 @@ impl Architecture {
     /// The value of `general.architecture`.
     pub fn gguf_name(&self) -> &'static str {
         self.gguf_name
+    }
+
+    /// What is added to the gains of norms as [`Convention::Hf`] stores them.
+    pub fn norm_offset(&self) -> f32 {
+        self.gguf_norm_shift
+    }
+
+    /// What token embeddings are multiplied with.
+    pub fn embedding_scale(&self, hyper: &Hyper) -> f32 {
+        if self.scales_embeddings { (hyper.hidden as f32).sqrt() } else { 1.0 }
     }
 
     /// The inventory: every piece of a model of these hyper-parameters, those of the ends first, then layer by layer.

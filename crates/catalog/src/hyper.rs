@@ -137,6 +137,12 @@ impl Hyper {
         self.rope_attention_factor.unwrap_or_else(|| crate::rope::attention_factor(self))
     }
 
+    /// Radians per position of each pair of a head's dimensions that rotates, in layers that see the whole context or
+    /// (`sliding`) a window, for texts of up to `positions` tokens.
+    pub fn rope_frequencies(&self, sliding: bool, positions: usize) -> Vec<f32> {
+        crate::rope::frequencies(self, sliding, positions)
+    }
+
     /// Whether layer `layer` sees only `sliding_window` tokens.
     pub fn is_sliding(&self, layer: usize) -> bool {
         self.sliding.get(layer).copied().unwrap_or(false)

@@ -81,6 +81,36 @@ pub(crate) fn factors(hyper: &Hyper) -> Option<Vec<f32>> {
     }
 }
 
+/// Radians per position of each rotated pair: in layers that see the whole context (scaled), or in those that see a
+/// window. `positions` is the length of the text, by which LongRoPE chooses its list.
+pub(crate) fn frequencies(hyper: &Hyper, sliding: bool, positions: usize) -> Vec<f32> {
+    let dim = hyper.rotary_dim;
+    let theta = if sliding { hyper.rope_theta_sliding } else { hyper.rope_theta };
+    let plain = (0..dim / 2).map(|i| 1.0 / theta.powf(2.0 * i as f32 / dim as f32));
+    let divided = |factors: &[f32]| plain.clone().zip(factors).map(|(f, by)| f / by).collect();
+    match hyper.rope_scaling.as_ref().filter(|_| !sliding) {
+        None => plain.collect(),
+        Some(RopeScaling::Linear { factor }) => plain.map(|f| f / factor).collect(),
+        Some(RopeScaling::Long { short, long }) => {
+            divided(if positions > hyper.original_context { long } else { short })
+        }
+        Some(RopeScaling::Yarn { factor, beta_fast, beta_slow }) => {
+            let original = hyper.original_context as f32;
+            // The pair that turns `rotations` times within the original context.
+            let pair = |rotations: f32| dim as f32 * (original / (rotations * 2.0 * PI)).ln() / (2.0 * theta.ln());
+            let low = pair(beta_fast.unwrap_or(32.0)).floor().max(0.0);
+            let high = pair(beta_slow.unwrap_or(1.0)).ceil().min(dim as f32 - 1.0);
+            let width = if high > low { high - low } else { 0.001 };
+            let blend = |(i, f): (usize, f32)| {
+                let slow = ((i as f32 - low) / width).clamp(0.0, 1.0);
+                f / factor * slow + f * (1.0 - slow)
+            };
+            plain.enumerate().map(blend).collect()
+        }
+        Some(RopeScaling::Llama3 { .. } | RopeScaling::Factors(_)) => divided(&factors(hyper).unwrap_or_default()),
+    }
+}
+
 fn wavelengths(hyper: &Hyper) -> impl Iterator<Item = f32> {
     let (dim, theta) = (hyper.rotary_dim, hyper.rope_theta);
     (0..dim / 2).map(move |i| 2.0 * PI * theta.powf(2.0 * i as f32 / dim as f32))

@@ -14,6 +14,7 @@ pub(crate) static BERT: Architecture = Architecture {
     gguf_keys: &[GgufKey::Causal],
     gguf_interleaves_heads: false,
     gguf_norm_shift: 0.0,
+    scales_embeddings: false,
     defaults: Defaults {
         norm_eps: 1e-12,
         layer_norm: true,

@@ -13,6 +13,7 @@ pub(crate) static GEMMA2: Architecture = Architecture {
     gguf_keys: &[GgufKey::KvHeads, GgufKey::HeadDim, GgufKey::SoftCaps],
     gguf_interleaves_heads: false,
     gguf_norm_shift: 1.0,
+    scales_embeddings: true,
     defaults: Defaults {
         kv_heads: Some(4),
         head_dim: Some(256),

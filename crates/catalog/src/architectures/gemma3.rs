@@ -13,6 +13,7 @@ pub(crate) static GEMMA3: Architecture = Architecture {
     gguf_keys: &[GgufKey::KvHeads, GgufKey::HeadDim, GgufKey::RopeTheta, GgufKey::RopeThetaSliding, GgufKey::SoftCaps],
     gguf_interleaves_heads: false,
     gguf_norm_shift: 1.0,
+    scales_embeddings: true,
     defaults: Defaults {
         rope_theta: 1e6,
         rope_theta_sliding: Some(10_000.0),

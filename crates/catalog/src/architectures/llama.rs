@@ -12,6 +12,7 @@ pub(crate) static LLAMA: Architecture = Architecture {
     gguf_keys: LLAMA_KEYS,
     gguf_interleaves_heads: true,
     gguf_norm_shift: 0.0,
+    scales_embeddings: false,
     defaults: Defaults::DECODER,
     roots: DECODER_ROOTS,
     ignorable: DECODER_IGNORABLE,

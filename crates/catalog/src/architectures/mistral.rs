@@ -13,6 +13,7 @@ pub(crate) static MISTRAL: Architecture = Architecture {
     gguf_keys: LLAMA_KEYS,
     gguf_interleaves_heads: true,
     gguf_norm_shift: 0.0,
+    scales_embeddings: false,
     defaults: Defaults {
         kv_heads: Some(8),
         context: 4096 * 32,

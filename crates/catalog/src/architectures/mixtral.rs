@@ -13,6 +13,7 @@ pub(crate) static MIXTRAL: Architecture = Architecture {
     gguf_keys: &[GgufKey::KvHeads, GgufKey::Vocab, GgufKey::RopeTheta, GgufKey::RotaryDim],
     gguf_interleaves_heads: true,
     gguf_norm_shift: 0.0,
+    scales_embeddings: false,
     defaults: Defaults {
         norm_eps: 1e-5,
         rope_theta: 1e6,

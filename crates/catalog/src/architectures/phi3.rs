@@ -19,6 +19,7 @@ pub(crate) static PHI3: Architecture = Architecture {
     ],
     gguf_interleaves_heads: false,
     gguf_norm_shift: 0.0,
+    scales_embeddings: false,
     defaults: Defaults {
         norm_eps: 1e-5,
         context: 4096,

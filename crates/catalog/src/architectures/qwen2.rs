@@ -12,6 +12,7 @@ pub(crate) static QWEN2: Architecture = Architecture {
     gguf_keys: &[GgufKey::KvHeads, GgufKey::RopeTheta],
     gguf_interleaves_heads: false,
     gguf_norm_shift: 0.0,
+    scales_embeddings: false,
     defaults: Defaults { context: 32768, sliding_window: Some(4096), ..Defaults::DECODER },
     roots: DECODER_ROOTS,
     ignorable: DECODER_IGNORABLE,

@@ -13,6 +13,7 @@ pub(crate) static QWEN3MOE: Architecture = Architecture {
     gguf_keys: &[GgufKey::KvHeads, GgufKey::HeadDim, GgufKey::RopeTheta, GgufKey::ExpertFfn],
     gguf_interleaves_heads: false,
     gguf_norm_shift: 0.0,
+    scales_embeddings: false,
     defaults: Defaults {
         context: 32768,
         kv_heads: Some(4),

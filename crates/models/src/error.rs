@@ -1,0 +1,25 @@
+//! Errors of models.
+
+/// What can go wrong when a model is put together or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The weights lack a tensor, or have it in another shape.
+    #[error("tensor {tensor:?}: {message}")]
+    Weight { tensor: String, message: String },
+    /// This architecture has no graph here.
+    #[error("{architecture} models cannot be run: {message}")]
+    Unsupported { architecture: &'static str, message: String },
+    /// A token that the vocabulary does not have.
+    #[error("token {token} at position {position} is not one of the {vocabulary} of the vocabulary")]
+    Token { token: u32, position: usize, vocabulary: usize },
+    /// More tokens than the cache has room for.
+    #[error("{tokens} tokens do not fit a context of {context}")]
+    Context { tokens: usize, context: usize },
+    #[error(transparent)]
+    Catalog(#[from] windlass_catalog::Error),
+    #[error(transparent)]
+    Op(#[from] windlass_ops::Error),
+    #[error(transparent)]
+    Tensor(#[from] windlass_tensor::Error),
+}

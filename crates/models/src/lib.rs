@@ -1,0 +1,15 @@
+//! Graphs of language models, built from the catalog's data and run by ops.
+//!
+//! One graph serves every decoder of the catalog: which pieces a model has (biases, norms of heads, norms after blocks,
+//! experts) says what it computes.
+
+mod cache;
+mod decoder;
+mod error;
+mod experts;
+mod weights;
+
+pub use cache::Cache;
+pub use decoder::{Decoder, Wanted};
+pub use error::Error;
+pub use weights::{Weight, Weights};

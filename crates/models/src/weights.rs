@@ -1,0 +1,100 @@
+//! The weights of a model, found by what they do.
+
+use std::collections::HashMap;
+
+use windlass_catalog::{Architecture, Convention, Hyper, Order, Part, Piece, Role};
+use windlass_tensor::{Shape, Tensor};
+
+use crate::Error;
+
+/// One tensor of the graph.
+#[derive(Clone, Debug)]
+pub struct Weight {
+    /// `[out, in]` for a linear map, plain or packed.
+    pub tensor: Tensor,
+    /// The order of its rows.
+    pub order: Order,
+    /// What was added to its values when they were stored.
+    pub shift: f32,
+}
+
+/// All weights of a model.
+#[derive(Debug)]
+pub struct Weights {
+    by_key: HashMap<Key, Weight>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    role: Role,
+    part: Part,
+    layer: Option<usize>,
+    expert: Option<usize>,
+}
+
+impl Weights {
+    /// Finds every piece of the architecture's inventory among tensors that are named in `convention`. Pieces that share
+    /// a tensor are views of it.
+    pub fn find(
+        architecture: &'static Architecture,
+        hyper: &Hyper,
+        convention: Convention,
+        tensor: impl Fn(&str) -> Option<Tensor>,
+    ) -> Result<Weights, Error> {
+        let mut by_key = HashMap::new();
+        for piece in architecture.pieces(hyper)? {
+            let Piece { role, part, layer, expert, .. } = piece;
+            if let Some(weight) = find(&piece, convention, &tensor)? {
+                by_key.insert(Key { role, part, layer, expert }, weight);
+            }
+        }
+        Ok(Weights { by_key })
+    }
+
+    /// The weight of a role at the ends of the model, or in a layer.
+    pub fn get(&self, role: Role, layer: Option<usize>) -> Option<&Weight> {
+        self.by_key.get(&Key { role, part: Part::Weight, layer, expert: None })
+    }
+
+    /// The bias of a role.
+    pub fn bias(&self, role: Role, layer: Option<usize>) -> Option<&Weight> {
+        self.by_key.get(&Key { role, part: Part::Bias, layer, expert: None })
+    }
+
+    /// The weight of a role of one expert.
+    pub fn expert(&self, role: Role, layer: usize, expert: usize) -> Option<&Weight> {
+        self.by_key.get(&Key { role, part: Part::Weight, layer: Some(layer), expert: Some(expert) })
+    }
+}
+
+fn find(
+    piece: &Piece,
+    convention: Convention,
+    tensor: impl Fn(&str) -> Option<Tensor>,
+) -> Result<Option<Weight>, Error> {
+    let places = piece.places(convention);
+    for place in &places {
+        let Some(whole) = tensor(&place.tensor) else { continue };
+        if whole.shape().dims() != place.shape {
+            let message =
+                format!("the configuration asks for shape {:?}, found {:?}", place.shape, whole.shape().dims());
+            return Err(Error::Weight { tensor: place.tensor.clone(), message });
+        }
+        let (rows, whole_rows) = (piece.rows(), windlass_catalog::rows(&place.shape));
+        let tensor = if rows == whole_rows {
+            whole
+        } else if place.shape.len() == 1 {
+            whole.narrow(0, place.row, rows)?
+        } else {
+            whole.rows(place.row..place.row + rows)?
+        };
+        let tensor = tensor.reshape(Shape::new(piece.shape.clone())?.dims().to_vec())?;
+        return Ok(Some(Weight { tensor, order: place.order, shift: place.shift }));
+    }
+    match places.first().filter(|_| piece.required) {
+        Some(place) => {
+            Err(Error::Weight { tensor: place.tensor.clone(), message: "the architecture needs this tensor".into() })
+        }
+        None => Ok(None),
+    }
+}
