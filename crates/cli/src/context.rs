@@ -86,6 +86,16 @@ impl Context {
         self.globals.threads.unwrap_or_else(system::processors)
     }
 
+    /// Computes with ops on the threads that were asked for, with one provider for all if one is named.
+    pub fn compute<R>(&self, provider: Option<&str>, work: impl FnOnce(&windlass::ops::Context) -> R) -> Result<R> {
+        windlass::runtime::scheduler::set_threads(self.threads())?;
+        let provider = provider.map(windlass::ops::provider_name).transpose()?;
+        Ok(windlass::ops::Context::here(|cx| match provider {
+            Some(name) => work(&windlass::ops::Context::new(cx.session()).with_provider(name)),
+            None => work(cx),
+        }))
+    }
+
     /// Prints a result: as JSON if asked for, else as `text` writes it.
     pub fn print<T: Serialize>(
         &self,

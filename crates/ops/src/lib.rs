@@ -28,6 +28,6 @@ pub use attributes::{Attribute, Attributes, Value};
 pub use context::{Context, zeros};
 pub use error::Error;
 pub use op::{Input, Inquiry, Op, OutputSpec, Tolerance};
-pub use provider::{Kernel, Provider, Reference, provider, providers, register_provider};
+pub use provider::{Kernel, Provider, Reference, provider, provider_name, providers, register_provider};
 pub use receipt::{Receipt, Recorder};
 pub use registry::{op, ops};

@@ -58,6 +58,11 @@ pub fn providers() -> Vec<&'static Provider> {
     PROVIDERS.read().unwrap_or_else(|e| e.into_inner()).clone()
 }
 
+/// The registered name of a provider, or of the reference, or an error with the nearest one.
+pub fn provider_name(name: &str) -> Result<&'static str, Error> {
+    if name == Reference::NAME { Ok(Reference::NAME) } else { provider(name).map(|p| p.name) }
+}
+
 /// The provider of this name, or an error with the nearest one.
 pub fn provider(name: &str) -> Result<&'static Provider, Error> {
     let all = providers();

@@ -131,6 +131,60 @@ impl From<windlass_runtime::Error> for Error {
     }
 }
 
+impl From<windlass_tensor::Error> for Error {
+    fn from(error: windlass_tensor::Error) -> Error {
+        use windlass_tensor::Error as E;
+        let message = error.to_string();
+        match error {
+            E::OutOfMemory { .. } => Error::new(Code::Memory, message),
+            E::Damaged { path } => Error::new(Code::Refused, message).at(&path),
+            E::Io { path, source } => Error::io(&path, source),
+            _ => Error::new(Code::Failed, message),
+        }
+    }
+}
+
+impl From<windlass_ops::Error> for Error {
+    fn from(error: windlass_ops::Error) -> Error {
+        use windlass_ops::Error as E;
+        match error {
+            E::Tensor(error) => error.into(),
+            E::Runtime(error) => error.into(),
+            E::UnknownOp { .. } | E::UnknownProvider { .. } | E::Route { .. } => Error::usage(error.to_string()),
+            other => Error::new(Code::Failed, other.to_string()),
+        }
+    }
+}
+
+impl From<windlass_models::Error> for Error {
+    fn from(error: windlass_models::Error) -> Error {
+        use windlass_models::Error as E;
+        let message = error.to_string();
+        match error {
+            E::Weight { tensor, .. } => Error::new(Code::Refused, message).tensor(&tensor),
+            E::Unsupported { .. } => Error::new(Code::Refused, message).help("see `windlass architectures`"),
+            E::Token { .. } => Error::usage(message),
+            E::Context { .. } => Error::usage(message).help("give a larger --context"),
+            E::Tensor(error) => error.into(),
+            E::Op(error) => error.into(),
+            _ => Error::new(Code::Failed, message),
+        }
+    }
+}
+
+impl From<windlass_generate::Error> for Error {
+    fn from(error: windlass_generate::Error) -> Error {
+        use windlass_generate::Error as E;
+        match error {
+            E::Model(error) => error.into(),
+            E::Tensor(error) => error.into(),
+            E::Text(error) => error.into(),
+            E::Setting { .. } | E::EmptyPrompt => Error::usage(error.to_string()),
+            other => Error::new(Code::Refused, other.to_string()),
+        }
+    }
+}
+
 impl From<windlass_quant::Error> for Error {
     fn from(error: windlass_quant::Error) -> Error {
         Error::usage(error.to_string())

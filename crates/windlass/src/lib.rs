@@ -5,7 +5,10 @@
 pub mod convert;
 pub mod diff;
 mod error;
+pub mod generate;
 pub mod inspect;
+pub mod load;
+pub mod logits;
 mod model;
 pub mod quickstart;
 pub mod registries;
@@ -15,6 +18,7 @@ pub mod verify;
 pub use error::{Code, Error, Result};
 pub use model::{Identity, Model};
 pub use {
-    windlass_catalog as catalog, windlass_formats as formats, windlass_quant as quant, windlass_runtime as runtime,
-    windlass_tensor as tensor, windlass_text as text,
+    windlass_catalog as catalog, windlass_formats as formats, windlass_generate as sampling, windlass_models as models,
+    windlass_ops as ops, windlass_quant as quant, windlass_runtime as runtime, windlass_tensor as tensor,
+    windlass_text as text,
 };

@@ -47,8 +47,7 @@ pub fn load(model: &Model, options: &Options) -> Result<Loaded> {
         };
         tensors.insert(entry.name(), tensor);
     }
-    let weights =
-        Weights::find(identity.architecture, &identity.hyper, convention, |name| tensors.get(name).cloned());
+    let weights = Weights::find(identity.architecture, &identity.hyper, convention, |name| tensors.get(name).cloned());
     let weights = weights.map_err(|e| Error::from(e).at(source.path()))?;
     let trained = identity.hyper.context();
     let context = options.context.unwrap_or(trained.min(4096));
@@ -58,7 +57,8 @@ pub fn load(model: &Model, options: &Options) -> Result<Loaded> {
 
 /// A tensor whose planes lie in the file as the graph reads them.
 fn mapped(entry: &Entry, maps: &[Storage]) -> Result<Tensor> {
-    let plane = |extent: &windlass_formats::Extent| maps[extent.part].slice(extent.offset as usize, extent.length as usize);
+    let plane =
+        |extent: &windlass_formats::Extent| maps[extent.part].slice(extent.offset as usize, extent.length as usize);
     let planes = entry.planes().iter().map(plane).collect::<std::result::Result<Vec<_>, _>>()?;
     tensor(entry, planes)
 }

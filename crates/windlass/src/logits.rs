@@ -30,7 +30,8 @@ pub fn logits(cx: &Context, loaded: &Loaded, tokens: &[u32], out: &Path, overwri
     let logits = loaded.decoder.forward(cx, tokens, &mut cache, Wanted::All)?;
     let logits = logits.ok_or_else(|| Error::new(Code::Failed, "the model gave no logits"))?;
     let shape = logits.shape().to_vec();
-    let container = container("safetensors").ok_or_else(|| Error::new(Code::Failed, "safetensors is not registered"))?;
+    let container =
+        container("safetensors").ok_or_else(|| Error::new(Code::Failed, "safetensors is not registered"))?;
     let tensor = TargetTensor { name: "logits".into(), element: DType::F32.into(), shape: shape.clone() };
     let layout = container.layout(&Target { tensors: vec![tensor], ..Target::default() })?;
     crate::convert::write_layout(out, &layout, |_| {

@@ -35,6 +35,8 @@ commands! {
     schemes Schemes;
     formats Formats;
     architectures Architectures;
+    generate Generate;
+    logits Logits;
     tokenize Tokenize;
     detokenize Detokenize;
     completions Completions;

@@ -1,0 +1,39 @@
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use windlass::load::{self, load};
+use windlass::{Model, Result};
+
+use crate::context::Context;
+
+/// Compute what a model says comes after each token
+#[derive(clap::Args)]
+pub struct Logits {
+    /// A file, a folder, or hf:ORG/NAME
+    model: String,
+    /// Token numbers, such as 1,2,3
+    #[arg(long, env = "WINDLASS_TOKENS", value_delimiter = ',', required = true)]
+    tokens: Vec<u32>,
+    /// Where to write: a safetensors file with one F32 tensor `logits` [tokens, vocabulary]
+    #[arg(long, env = "WINDLASS_OUT", value_name = "FILE")]
+    out: PathBuf,
+    /// The one provider to compute with, such as `reference`
+    #[arg(long, env = "WINDLASS_PROVIDER", value_name = "NAME")]
+    provider: Option<String>,
+    /// Replace FILE if it exists
+    #[arg(long, env = "WINDLASS_OVERWRITE", value_parser = FalseyValueParser::new())]
+    overwrite: bool,
+}
+
+impl Logits {
+    pub fn run(self, context: &Context) -> Result<()> {
+        let model = Model::open(&self.model, &context.limits)?;
+        let loaded = load(&model, &load::Options { context: Some(self.tokens.len()) })?;
+        let result = context.compute(self.provider.as_deref(), |cx| {
+            windlass::logits::logits(cx, &loaded, &self.tokens, &self.out, self.overwrite)
+        })??;
+        context.print(&result, |out| {
+            writeln!(out, "{} tokens x {} logits -> {}", result.tokens, result.vocabulary, result.out.display())
+        })
+    }
+}

@@ -1,0 +1,11 @@
+//! From logits to text: sampling, stopping, streaming.
+
+mod error;
+mod generation;
+mod sample;
+mod stream;
+
+pub use error::Error;
+pub use generation::{FinishReason, Generation, Outcome, Settings};
+pub use sample::{Sampler, Sampling};
+pub use stream::TextStream;
