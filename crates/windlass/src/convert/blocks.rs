@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock};
 
 use windlass_formats::{Entry, Extent, Problem, Source};
 use windlass_quant::arrange::{ArrangementRef, Stored};
-use windlass_quant::{Packing, PlaneType, Tally, float, measure, repack};
+use windlass_quant::{PlaneType, float, measure, repack};
 use windlass_runtime::memory::{Buffer, Pool};
 use windlass_runtime::{pipeline, system};
 use windlass_tensor::{DType, Element};
@@ -35,25 +35,26 @@ pub struct Piece {
 /// All blocks of a conversion.
 pub struct Blocks<'a> {
     source: &'a Source,
-    pieces: &'a [Piece],
+    pub(super) pieces: &'a [Piece],
     files: &'a [File],
-    pool: &'a Pool,
+    pub(super) pool: &'a Pool,
     journal: &'a Journal,
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
     /// For each step, squared error and squared values as bits of `f64`: added up in order, whatever the threads.
     errors: Vec<[AtomicU64; 2]>,
     repacked: Vec<AtomicU64>,
     requantized: Vec<AtomicU64>,
     /// For each piece whose encoder must see it as a whole first: its planes that belong to the whole.
-    begun: Vec<OnceLock<Vec<Vec<u8>>>>,
+    pub(super) begun: Vec<OnceLock<Vec<Vec<u8>>>>,
     scatters: Mutex<()>,
 }
 
+/// Rows of one piece.
 #[derive(Clone, Copy)]
-struct Step {
-    piece: usize,
-    first: usize,
-    rows: usize,
+pub struct Step {
+    pub piece: usize,
+    pub first: usize,
+    pub rows: usize,
 }
 
 /// What happened to one output.
@@ -246,7 +247,13 @@ impl<'a> Blocks<'a> {
     }
 
     /// The values of `step`, which `parts` make up.
-    fn floats(&self, columns: usize, step: &Step, parts: &[(&Segment, Step)], values: &mut [f32]) -> Result<()> {
+    pub(super) fn floats(
+        &self,
+        columns: usize,
+        step: &Step,
+        parts: &[(&Segment, Step)],
+        values: &mut [f32],
+    ) -> Result<()> {
         for (segment, part) in parts {
             let entry = &self.source.tensors()[segment.entry];
             let out = &mut values[(part.first - step.first) * columns..][..part.rows * columns];
@@ -295,7 +302,7 @@ impl<'a> Blocks<'a> {
     }
 
     /// The float type that the values of `step` had before they became `f32`.
-    fn source_float(&self, piece: &Piece, step: &Step) -> DType {
+    pub(super) fn source_float(&self, piece: &Piece, step: &Step) -> DType {
         let Content::Rows(segments) = &piece.output.content else { return DType::F32 };
         let segment = segments.iter().find(|s| s.first + s.rows > step.first);
         segment.map_or(DType::F32, |segment| float_of(self.source.tensors()[segment.entry].element()))
@@ -370,32 +377,6 @@ impl<'a> Blocks<'a> {
             error
         })
     }
-
-    /// Looks once over all values of the tensors whose encoders must know them as a whole.
-    pub fn tally(&self, options: &pipeline::Options) -> Result<()> {
-        let pieces = self.pieces.iter().map(|piece| packing(&piece.element).filter(|p| p.scheme.tallies()));
-        let pieces: Vec<Option<Packing>> = pieces.collect();
-        let steps: Vec<usize> = (0..self.steps.len()).filter(|i| pieces[self.steps[*i].piece].is_some()).collect();
-        let tallies = steps.iter().map(|_| Mutex::new(Tally::default())).collect();
-        let work = Tallying { blocks: self, steps, tallies };
-        pipeline::run(&work, &pipeline::Options { progress: &|_, _| (), ..*options })?;
-        let mut sums = vec![Tally::default(); pieces.len()];
-        for (step, tally) in work.steps.iter().zip(&work.tallies) {
-            let sum = &mut sums[self.steps[*step].piece];
-            *sum = sum.merge(*tally.lock().unwrap_or_else(|e| e.into_inner()));
-        }
-        for (i, packing) in pieces.iter().enumerate().filter_map(|(i, p)| Some((i, (*p)?))) {
-            let (_, columns) = rows_and_columns(&self.pieces[i].output.shape);
-            let sizes = rows::ranges(&self.pieces[i].element, columns, 0, 1).into_iter();
-            let whole = sizes.zip(packing.scheme.planes());
-            let mut planes: Vec<Vec<u8>> =
-                whole.map(|((_, bytes), plane)| vec![0; if plane.whole { bytes as usize } else { 0 }]).collect();
-            let mut slices: Vec<&mut [u8]> = planes.iter_mut().map(|plane| plane.as_mut_slice()).collect();
-            packing.scheme.begin(&sums[i], &mut slices);
-            let _ = self.begun[i].set(planes);
-        }
-        Ok(())
-    }
 }
 
 /// The extents of one output in the files of the target.
@@ -413,45 +394,6 @@ impl Stored for Arrays<'_> {
     fn write(&self, array: usize, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let extent = self.extents[array];
         super::output::write_all_at(&self.files[extent.part], bytes, extent.offset + offset)
-    }
-}
-
-/// The pass before the blocks, for encoders that must see a whole tensor first.
-struct Tallying<'a, 'b> {
-    blocks: &'a Blocks<'b>,
-    steps: Vec<usize>,
-    tallies: Vec<Mutex<Tally>>,
-}
-
-impl pipeline::Work for Tallying<'_, '_> {
-    type Error = Error;
-
-    fn steps(&self) -> usize {
-        self.steps.len()
-    }
-
-    fn bytes(&self, index: usize) -> u64 {
-        self.blocks.bytes(self.steps[index])
-    }
-
-    fn prefetch(&self, index: usize) {
-        self.blocks.prefetch(self.steps[index]);
-    }
-
-    fn step(&self, index: usize) -> Result<()> {
-        let blocks = self.blocks;
-        let step = &blocks.steps[self.steps[index]];
-        let piece = &blocks.pieces[step.piece];
-        let (Content::Rows(segments), Some(packing)) = (&piece.output.content, packing(&piece.element)) else {
-            return Ok(());
-        };
-        let (_, columns) = rows_and_columns(&piece.output.shape);
-        let mut values = blocks.pool.take("a block of floats", step.rows * columns * 4)?;
-        let values = values.as_f32_mut();
-        blocks.floats(columns, step, &parts(segments, step), values)?;
-        let tally = packing.scheme.tally(values, columns, blocks.source_float(piece, step));
-        *self.tallies[index].lock().unwrap_or_else(|e| e.into_inner()) = tally;
-        Ok(())
     }
 }
 
@@ -510,7 +452,7 @@ fn rows_per_expert(shape: &[usize]) -> usize {
 }
 
 /// The parts of a step that come from one segment each.
-fn parts<'a>(segments: &'a [Segment], step: &Step) -> Vec<(&'a Segment, Step)> {
+pub(super) fn parts<'a>(segments: &'a [Segment], step: &Step) -> Vec<(&'a Segment, Step)> {
     let end = step.first + step.rows;
     let overlaps = segments.iter().filter(|s| s.first < end && s.first + s.rows > step.first);
     let part = |segment: &'a Segment| {

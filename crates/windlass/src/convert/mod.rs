@@ -11,6 +11,7 @@ mod journal;
 mod names;
 mod output;
 mod shifted;
+mod tally;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
