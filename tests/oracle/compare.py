@@ -16,7 +16,9 @@ import transformers
 
 TOKENS = [1, 5, 17, 900, 42, 300, 7, 11, 250, 600, 3, 77]
 FILE_TYPES = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_K_S", "Q4_K_M", "Q5_K_S",
-              "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0"]
+              "Q5_K_M", "Q6_K", "IQ3_S", "IQ3_M", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0"]
+WEIGHTED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q2_K_S", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS",
+            "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "IQ3_S", "IQ3_M", "IQ4_NL", "IQ4_XS"]
 
 
 def windlass(*arguments):
@@ -41,8 +43,41 @@ def tensors(path):
     return {t.name: t for t in gguf.GGUFReader(path).tensors}
 
 
-def quantize_by_llama_cpp(source, target, name):
+def write_imatrix(path, model):
+    """A file as llama-imatrix writes it, for all matrices but the embedding, and the weights that follow from it."""
+    rng = np.random.default_rng(5)
+    writer = gguf.GGUFWriter(path, "")
+    writer.add_string("general.type", "imatrix")
+    writer.add_array("imatrix.datasets", ["random"])
+    writer.add_uint32("imatrix.chunk_count", 7)
+    writer.add_uint32("imatrix.chunk_size", 512)
+    weights = {}
+    for name, tensor in tensors(model).items():
+        if len(tensor.shape) < 2 or name == "token_embd.weight":
+            continue
+        experts = int(tensor.shape[2]) if len(tensor.shape) > 2 else 1
+        counts = rng.integers(1, 4000, (experts, 1)).astype(np.float32)
+        if experts > 1:
+            counts[0] = 0  # an expert that was never chosen
+        sums = (rng.gamma(0.3, 1.0, (experts, int(tensor.shape[0]))) * counts + 1e-6).astype(np.float32)
+        writer.add_tensor(name + ".in_sum2", sums)
+        writer.add_tensor(name + ".counts", counts)
+        weights[name] = np.where(counts > 0, sums / np.maximum(counts, 1), np.float32(1)).astype(np.float32)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return weights
+
+
+def quantize_by_llama_cpp(source, target, name, weights=None):
     p = llama_cpp.llama_model_quantize_default_params()
+    if weights:
+        entries = (llama_cpp.llama_model_imatrix_data * (len(weights) + 1))()
+        for entry, (tensor, values) in zip(entries, weights.items()):
+            entry.name, entry.size = tensor.encode(), values.size
+            entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        p.imatrix = entries
     p.ftype = getattr(llama_cpp, "LLAMA_FTYPE_MOSTLY_" + name)
     p.nthread = 2
     assert llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), p) == 0
@@ -69,18 +104,21 @@ def check_there_and_back(name, folder, work):
 
 
 def check_quantizer(name, folder, work):
-    source = work / f"{name}-bf16.gguf"
+    source, imatrix = work / f"{name}-bf16.gguf", work / f"{name}-imatrix.gguf"
     windlass("convert", folder, source, "--scheme", "bf16", "--overwrite")
-    for file_type in FILE_TYPES:
+    weights = write_imatrix(imatrix, source)
+    for file_type, weighted in [(t, False) for t in FILE_TYPES] + [(t, True) for t in WEIGHTED]:
         ours, theirs = work / f"{name}-ours.gguf", work / f"{name}-theirs.gguf"
-        windlass("convert", folder, ours, "--scheme", file_type.lower(), "--overwrite")
-        quantize_by_llama_cpp(source, theirs, file_type)
+        flags = ["--imatrix", imatrix] if weighted else []
+        windlass("convert", folder, ours, "--scheme", file_type.lower(), *flags, "--overwrite")
+        quantize_by_llama_cpp(source, theirs, file_type, weights if weighted else None)
         a, b = tensors(ours), tensors(theirs)
-        assert a.keys() == b.keys(), (name, file_type, a.keys() ^ b.keys())
+        case = (name, file_type, "with imatrix" if weighted else "without")
+        assert a.keys() == b.keys(), (*case, a.keys() ^ b.keys())
         for key in a:
-            assert a[key].tensor_type == b[key].tensor_type, (name, file_type, key, a[key].tensor_type, b[key].tensor_type)
-            assert np.array_equal(a[key].data, b[key].data), (name, file_type, key)
-    return f"{len(FILE_TYPES)} file types equal to llama-quantize"
+            assert a[key].tensor_type == b[key].tensor_type, (*case, key, a[key].tensor_type, b[key].tensor_type)
+            assert np.array_equal(a[key].data, b[key].data), (*case, key)
+    return f"{len(FILE_TYPES)} file types equal to llama-quantize, {len(WEIGHTED)} with an importance matrix"
 
 
 def check_mlx(name, folder, work):

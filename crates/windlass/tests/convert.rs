@@ -101,6 +101,35 @@ fn half_to_even_bf16(value: f32) -> f32 {
     f32::from_bits(bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
 }
 
+/// An importance matrix in the old binary format, with so many ones for each tensor.
+fn ones(path: &Path, tensors: &[(&str, usize)]) {
+    let word = |n: usize| (n as i32).to_le_bytes();
+    let mut bytes = word(tensors.len()).to_vec();
+    for (name, columns) in tensors {
+        bytes.extend(word(name.len()));
+        bytes.extend(name.as_bytes());
+        bytes.extend([word(1), word(*columns)].concat());
+        bytes.extend(1f32.to_le_bytes().repeat(*columns));
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn an_importance_matrix_of_another_model_is_refused() {
+    let bench = Bench::new();
+    let columns = bench.open("model").source.tensor("model.layers.0.self_attn.q_proj.weight").unwrap().columns();
+    let convert = |scheme: &str, tensors: &[(&str, usize)]| {
+        ones(&bench.path("importance.dat"), tensors);
+        let imatrix = Some(bench.path("importance.dat"));
+        let _ = std::fs::remove_file(bench.path("m.gguf"));
+        bench.convert_with("model", "m.gguf", Options { scheme: Some(scheme.into()), imatrix, ..Options::default() })
+    };
+    convert("q4_0", &[("blk.0.attn_q.weight", columns), ("token_embd.weight", 7)]).unwrap();
+    let error = convert("q4_0", &[("blk.0.attn_q.weight", columns + 1)]).unwrap_err();
+    assert_eq!((error.code, error.tensor.as_deref()), (Code::Refused, Some("blk.0.attn_q.weight")), "{error}");
+    assert!(error.to_string().contains(&format!("{} weights", columns + 1)), "{error}");
+}
+
 #[test]
 fn exact_repacking_goes_both_ways() {
     let bench = Bench::new();

@@ -46,6 +46,11 @@ impl ImportanceMatrix {
         (Some(weights.len()) == columns.checked_mul(experts)).then_some(weights)
     }
 
+    /// Number of weights of a tensor, if it is there.
+    pub fn count(&self, name: &str) -> Option<usize> {
+        self.weights.get(name).map(Vec::len)
+    }
+
     /// Names of all tensors, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.weights.keys().map(String::as_str)

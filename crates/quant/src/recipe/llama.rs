@@ -126,16 +126,20 @@ pub fn check_importance(
     small: bool,
     model: &ModelFacts,
 ) -> Result<(), Error> {
-    let needs = match name {
-        "iq3_xxs" | "iq2_xxs" | "iq2_xs" | "iq2_s" | "iq1_m" | "iq1_s" => true,
-        "q2_k" => small,
-        _ => false,
-    };
-    let spared = is_embedding(tensor.name) || tensor.name == "output.weight";
-    if needs && !spared && !model.has_imatrix && tensor.element.name() != name {
+    let needs = needs_importance(name, tensor.name) || small && name == "q2_k" && !is_outside(tensor.name);
+    if needs && !model.has_imatrix && tensor.element.name() != name {
         return Err(Error::NeedsImportance(name));
     }
     Ok(())
+}
+
+/// Whether a scheme is of no use to a tensor, by its GGUF name, without importance. Embeddings and heads get by.
+pub fn needs_importance(scheme: &str, tensor: &str) -> bool {
+    matches!(scheme, "iq3_xxs" | "iq2_xxs" | "iq2_xs" | "iq2_s" | "iq1_m" | "iq1_s") && !is_outside(tensor)
+}
+
+fn is_outside(tensor: &str) -> bool {
+    is_embedding(tensor) || tensor == "output.weight"
 }
 
 /// Token embeddings.

@@ -17,6 +17,7 @@ use windlass_tensor::{DType, Element};
 use crate::{Error, Family, Packing, SchemeRef, nearest, scheme, schemes};
 
 pub use imatrix::ImportanceMatrix;
+pub use llama::needs_importance;
 
 /// What a recipe knows of a tensor.
 #[derive(Clone, Copy)]

@@ -406,14 +406,35 @@ fn pieces(
         if packing(&element).is_some() && output.shape.len() < 2 {
             return Err(Error::usage("a vector cannot be quantized").tensor(&output.name));
         }
-        let (_, columns) = rows_and_columns(&output.shape);
-        let experts = if output.shape.len() > 2 { output.shape[0] } else { 1 };
-        let importance = imatrix.and_then(|m| m.get(&output.gguf_name, columns, experts)).map(|v| v.to_vec());
         let measure = encoding::loses(&model.source, &output, &element);
+        let importance = match imatrix {
+            Some(imatrix) if measure => importance(imatrix, &output, &element)?,
+            _ => None,
+        };
         let arrangement = layout.arrangements.get(&i).cloned();
         pieces.push(Piece { output, element, extents: extents.clone(), arrangement, importance, measure });
     }
     Ok(pieces)
+}
+
+/// The importance of a tensor's columns. Refuses a matrix made for another model, and one that lacks what a scheme needs;
+/// embeddings may differ, because they are looked up.
+fn importance(imatrix: &ImportanceMatrix, output: &Output, element: &Element) -> Result<Option<Vec<f32>>> {
+    let (_, columns) = rows_and_columns(&output.shape);
+    let experts = if output.shape.len() > 2 { output.shape[0] } else { 1 };
+    let (name, found) = (&output.gguf_name, imatrix.get(&output.gguf_name, columns, experts));
+    if let (Some(packing), None) = (packing(element), found) {
+        let scheme = packing.scheme.name();
+        if let Some(count) = imatrix.count(name).filter(|_| name != "token_embd.weight") {
+            let message = format!("the importance matrix has {count} weights, expected {}", columns * experts);
+            return Err(Error::new(Code::Refused, message).tensor(name).help("give one that was made with this model"));
+        }
+        if windlass_quant::recipe::needs_importance(scheme, name) {
+            let message = format!("the importance matrix lacks this tensor, which {scheme} needs");
+            return Err(Error::new(Code::Refused, message).tensor(name).help("give one that was made with this model"));
+        }
+    }
+    Ok(found.map(<[f32]>::to_vec))
 }
 
 /// As many threads as asked for, if their blocks fit the limit together.
