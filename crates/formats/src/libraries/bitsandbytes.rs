@@ -12,7 +12,7 @@ use windlass_quant::arrange::{Arrangement, ArrangementRef, Array, Stored as Arra
 use windlass_quant::{Family, Packing, SchemeRef, scheme};
 use windlass_tensor::{DType, PackedLayout};
 
-use super::{Joined, Library, plane};
+use super::{Joined, Library, float_type, packings, plane, skipped, torch_name};
 use crate::arrays::{Checkpoint, Raw};
 use crate::safetensors::write::Stored;
 use crate::{Problem, Target, TargetTensor};
@@ -96,8 +96,7 @@ impl Library for BitsAndBytes {
     }
 
     fn describe(&self, target: &Target, before: Option<&Json>) -> Json {
-        let packed = target.tensors.iter().filter_map(|t| Some((t, crate::safetensors::write::packing(&t.element)?)));
-        let packed: Vec<(&TargetTensor, &Packing)> = packed.collect();
+        let packed: Vec<(&TargetTensor, &Packing)> = packings(target).collect();
         let eight = packed.iter().any(|(_, p)| p.scheme.name() == "int8");
         let four = packed.iter().find_map(|(_, p)| FourBit::of(p.scheme).ok());
         let compute = packed.first().map_or(DType::BF16, |(_, p)| p.float);
@@ -123,14 +122,6 @@ impl Library for BitsAndBytes {
             _ => new,
         }
     }
-}
-
-/// Modules that hold a matrix that is not packed: transformers would expect them to be.
-fn skipped(target: &Target) -> Json {
-    let plain = target.tensors.iter().filter(|t| t.element.dtype().is_some() && t.shape.len() == 2);
-    let modules = plain.filter_map(|t| t.name.strip_suffix(".weight")).filter(|name| !name.ends_with("embed_tokens"));
-    let modules: Vec<&str> = modules.collect();
-    if modules.is_empty() { Json::Null } else { json!(modules) }
 }
 
 fn flat(mut stored: Stored) -> Stored {
@@ -174,14 +165,6 @@ impl FourBit {
             torch_name(float),
             shape.join(", ")
         )
-    }
-}
-
-fn torch_name(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F16 => "float16",
-        DType::F32 => "float32",
-        _ => "bfloat16",
     }
 }
 
@@ -274,16 +257,6 @@ fn eight_bit(checkpoint: &Checkpoint, module: &str, scales: usize) -> Result<Joi
     let float = float_type(checkpoint.config);
     let (packing, shape) = (Packing { scheme, float }, weight.shape.clone());
     Ok(Joined { name, packing, shape, planes: vec![at, scales], arrangement: None, constants })
-}
-
-/// The float type that config.json gives a model, F16 where it gives none.
-fn float_type(config: &Json) -> DType {
-    let text = config.get("dtype").or_else(|| config.get("torch_dtype")).and_then(Json::as_str);
-    match text {
-        Some("bfloat16") => DType::BF16,
-        Some("float32") => DType::F32,
-        _ => DType::F16,
-    }
 }
 
 /// Planes in arrays of their own, but for the offset of the absmax, which is a number in the JSON text.

@@ -8,13 +8,20 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value as Json;
 use windlass_quant::arrange::ArrangementRef;
 use windlass_quant::{Family, Packing, SchemeRef};
-use windlass_tensor::{Limits, PackedLayout};
+use windlass_tensor::{DType, Limits, PackedLayout};
 
 use crate::arrays::{Checkpoint, Raw};
 use crate::safetensors::write::{self, Stored};
 use crate::{Error, Extent, Layout, Problem, SourceBuilder, Target, TargetTensor};
 
+mod awq;
 mod bitsandbytes;
+mod compressed_tensors;
+mod fp8;
+mod gptq;
+mod grouped;
+mod modelopt;
+mod mxfp4;
 
 /// A library of quantization, as its checkpoints show it.
 pub trait Library: Sync {
@@ -66,7 +73,15 @@ pub struct Joined {
 }
 
 /// Every library. Adding one costs its file and a line here.
-static LIBRARIES: &[&dyn Library] = &[&bitsandbytes::BitsAndBytes];
+static LIBRARIES: &[&dyn Library] = &[
+    &bitsandbytes::BitsAndBytes,
+    &gptq::Gptq,
+    &awq::Awq,
+    &compressed_tensors::CompressedTensors,
+    &modelopt::ModelOpt,
+    &fp8::Fp8,
+    &mxfp4::Mxfp4,
+];
 
 /// The libraries, by name.
 pub fn libraries() -> impl Iterator<Item = &'static dyn Library> {
@@ -116,9 +131,8 @@ pub(crate) fn can_hold(scheme: SchemeRef) -> bool {
 
 /// The library whose checkpoint a target will be; `None` if nothing in it is packed.
 pub(crate) fn of(target: &Target) -> Result<Option<&'static dyn Library>, Error> {
-    let packings = target.tensors.iter().filter_map(|t| Some((t, write::packing(&t.element)?)));
     let mut chosen: Option<(&'static dyn Library, &str)> = None;
-    for (tensor, packing) in packings {
+    for (tensor, packing) in packings(target) {
         let library = writer(packing.scheme.family());
         let library =
             library.ok_or_else(|| crate::safetensors::cannot_hold("safetensors", &tensor.element, &tensor.name))?;
@@ -185,6 +199,94 @@ fn method(quantization: &Json) -> Option<&str> {
 
 fn writer(family: Family) -> Option<&'static dyn Library> {
     libraries().find(|library| library.writes() == Some(family))
+}
+
+/// The tensor `MODULE.weight`, out of arrays that are called `MODULE`, `separator` and what the arrangement calls them.
+/// With another separator than a dot the tensor is `MODULE`. Types and shapes must be those that the arrangement says.
+fn arranged(
+    checkpoint: &Checkpoint,
+    module: &str,
+    separator: &str,
+    packing: Packing,
+    arrangement: ArrangementRef,
+    shape: Vec<usize>,
+) -> Result<Joined, Problem> {
+    let name = if separator == "." { format!("{module}.weight") } else { module.to_string() };
+    let refuse = |message: String| Problem::new("bad-planes", message).tensor(&name);
+    let mut planes = Vec::new();
+    for array in arrangement.arrays(&packing, &shape).map_err(refuse)? {
+        let (at, stored) = checkpoint.need(&format!("{module}{separator}{}", array.name), &name)?;
+        same(&name, stored, array.dtype, &array.shape)?;
+        planes.push(at);
+    }
+    let plain = checkpoint.find(&name);
+    if plain.is_some_and(|at| !planes.contains(&at)) {
+        return Err(refuse("is stored plain and packed".into()));
+    }
+    Ok(Joined { name, packing, shape, planes, arrangement: Some(arrangement), constants: Vec::new() })
+}
+
+/// Refuses an array of another type or shape; dimensions of one do not count.
+fn same(tensor: &str, stored: &Raw, dtype: DType, shape: &[usize]) -> Result<(), Problem> {
+    let counted = |shape: &[usize]| shape.iter().copied().filter(|d| *d != 1).collect::<Vec<usize>>();
+    if stored.dtype == dtype && counted(&stored.shape) == counted(shape) {
+        return Ok(());
+    }
+    let message =
+        format!("{}: expected {dtype} of shape {shape:?}, found {} of {:?}", stored.name, stored.dtype, stored.shape);
+    Err(Problem::new("bad-planes", message).tensor(tensor).offset(stored.extent.offset))
+}
+
+/// The float type that config.json gives a model, F16 where it gives none.
+fn float_type(config: &Json) -> DType {
+    let text = config.get("dtype").or_else(|| config.get("torch_dtype")).and_then(Json::as_str);
+    match text {
+        Some("bfloat16") => DType::BF16,
+        Some("float32") => DType::F32,
+        _ => DType::F16,
+    }
+}
+
+/// The shape of an array whose bytes hold `times` values each.
+fn wider(array: &Raw, times: usize, tensor: &str) -> Result<Vec<usize>, Problem> {
+    let too_large = || {
+        let message = format!("{}: shape {:?} is too large", array.name, array.shape);
+        Problem::new("bad-shape", message).tensor(tensor)
+    };
+    let mut shape = array.shape.clone();
+    if let Some(columns) = shape.last_mut() {
+        *columns = columns.checked_mul(times).ok_or_else(too_large)?;
+    }
+    Ok(shape)
+}
+
+/// A scheme of a known library that is not known here.
+fn unsupported(tensor: &str, scheme: &str) -> Problem {
+    Problem::new("unsupported-scheme", format!("is packed as {scheme}, which is not known here"))
+        .tensor(tensor)
+        .help("`windlass schemes` lists what is")
+}
+
+/// The tensors of a target that are packed.
+fn packings(target: &Target) -> impl Iterator<Item = (&TargetTensor, &Packing)> {
+    target.tensors.iter().filter_map(|t| Some((t, write::packing(&t.element)?)))
+}
+
+/// Modules that hold a matrix that is not packed: transformers would expect them to be.
+fn skipped(target: &Target) -> Json {
+    let plain = target.tensors.iter().filter(|t| t.element.dtype().is_some() && t.shape.len() == 2);
+    let modules = plain.filter_map(|t| t.name.strip_suffix(".weight")).filter(|name| !name.ends_with("embed_tokens"));
+    let modules: Vec<&str> = modules.collect();
+    if modules.is_empty() { Json::Null } else { modules.into() }
+}
+
+/// How PyTorch calls a float type.
+fn torch_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "float16",
+        DType::F32 => "float32",
+        _ => "bfloat16",
+    }
 }
 
 /// An array that holds a plane of `packing` for a tensor of `shape`.

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use windlass_catalog::Convention;
 use windlass_tensor::{Element, Limits, Metadata};
 
+use crate::arrays::Raw;
 use crate::safetensors::folder::{self, Naming};
-use crate::{Container, Error, Extent, Layout, Probe, Problem, Source, SourceBuilder, Target, zip};
+use crate::{Container, Error, Extent, Layout, Probe, Problem, Source, SourceBuilder, Target, libraries, zip};
 
 mod checkpoint;
 mod globals;
@@ -59,23 +60,27 @@ impl Container for PyTorch {
     fn open(&self, path: &Path, limits: &Limits) -> Result<Source, Error> {
         let mut builder = SourceBuilder::new(self.name(), "", path, limits);
         let mut metadata = Metadata::new();
-        if !path.is_dir() {
-            add(path, limits, &mut builder, &mut metadata)?;
-            return Ok(finish(builder, metadata));
+        let mut arrays = Vec::new();
+        if path.is_dir() {
+            let files = Probe::new(path)?.files;
+            let (names, index) = folder::part_names(path, &files, &NAMING, limits)?;
+            for name in &names {
+                arrays.extend(read(&path.join(name), limits, &mut builder, &mut metadata)?);
+            }
+            if let Some(index) = index {
+                let part = |array: &Raw| names.get(array.extent.part).map_or("", String::as_str);
+                let found: Vec<_> = arrays.iter().map(|array| (part(array), array.name.as_str())).collect();
+                index.check(&found).map_err(|p| Error::refused(&path.join(NAMING.index), p))?;
+            }
+            folder::side_files(path, &files, &mut builder)?;
+        } else {
+            arrays = read(path, limits, &mut builder, &mut metadata)?;
         }
-        let files = Probe::new(path)?.files;
-        let (names, index) = folder::part_names(path, &files, &NAMING, limits)?;
-        let mut found = Vec::new();
-        for name in &names {
-            let tensors = add(&path.join(name), limits, &mut builder, &mut metadata)?;
-            found.extend(tensors.into_iter().map(|tensor| (name.as_str(), tensor)));
-        }
-        if let Some(index) = index {
-            let found: Vec<_> = found.iter().map(|(part, tensor)| (*part, tensor.as_str())).collect();
-            index.check(&found).map_err(|p| Error::refused(&path.join(NAMING.index), p))?;
-        }
-        folder::side_files(path, &files, &mut builder)?;
-        Ok(finish(builder, metadata))
+        libraries::join(&folder::read_config(path, limits)?, arrays, &mut builder, limits)?;
+        // Safetensors files made from PyTorch's say where the names come from.
+        metadata.set("format", "pt");
+        builder.metadata(metadata);
+        Ok(builder.build())
     }
 
     fn verify(&self, source: &Source, limits: &Limits) -> Result<Vec<Problem>, Error> {
@@ -95,31 +100,18 @@ impl Container for PyTorch {
     }
 }
 
-/// Adds the tensors of one file; gives their names.
-fn add(
-    path: &Path,
-    limits: &Limits,
-    builder: &mut SourceBuilder,
-    metadata: &mut Metadata,
-) -> Result<Vec<String>, Error> {
+/// Adds one file; gives its arrays.
+fn read(path: &Path, limits: &Limits, builder: &mut SourceBuilder, metadata: &mut Metadata) -> Result<Vec<Raw>, Error> {
     let file = crate::files::open(path)?;
     let found = checkpoint::read(&file, limits).map_err(|p| Error::refused(path, p))?;
     let part = builder.part(path, Arc::new(file))?;
-    let mut names = Vec::with_capacity(found.tensors.len());
-    for tensor in found.tensors {
+    let array = |tensor: TensorInfo| {
         let extent = Extent { part, offset: tensor.offset, length: tensor.length };
-        names.push(tensor.name.clone());
-        builder.tensor(tensor.name, Element::Plain(tensor.dtype), tensor.shape, vec![extent])?;
-    }
+        Raw { name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, extent }
+    };
+    let arrays = found.tensors.into_iter().map(array).collect();
     found.metadata.iter().for_each(|(key, value)| metadata.set(key, value.clone()));
-    Ok(names)
-}
-
-/// Notes where the names come from, as safetensors files made from PyTorch's do, and ends the source.
-fn finish(mut builder: SourceBuilder, mut metadata: Metadata) -> Source {
-    metadata.set("format", "pt");
-    builder.metadata(metadata);
-    builder.build()
+    Ok(arrays)
 }
 
 /// Checksums of a zip, and entries that are not tensors.

@@ -1,0 +1,338 @@
+//! Hostile checkpoints of the libraries that quantize: each contradiction is refused with a message that names tensor
+//! and array.
+#![allow(clippy::unwrap_used, reason = "a test program")]
+
+#[path = "support/checkpoint.rs"]
+mod checkpoint;
+#[allow(dead_code, reason = "shared with other test programs")]
+#[path = "support/hostile.rs"]
+mod hostile;
+
+use checkpoint::{Array, file};
+use hostile::Attack;
+use serde_json::{Value as Json, json};
+use windlass_tensor::DType::{self, *};
+
+/// Arrays of zeros.
+fn zeros(arrays: &[(&str, DType, &[usize])]) -> Vec<Array> {
+    let array = |(name, dtype, shape): &(&str, DType, &[usize])| {
+        Array::new(name, *dtype, shape, vec![0; shape.iter().product::<usize>() * dtype.size()])
+    };
+    arrays.iter().map(array).collect()
+}
+
+/// A valid checkpoint, to be changed.
+#[derive(Clone)]
+struct Base {
+    config: Json,
+    arrays: Vec<Array>,
+}
+
+impl Base {
+    fn new(quantization: Json, arrays: &[(&str, DType, &[usize])]) -> Base {
+        Base { config: json!({"quantization_config": quantization}), arrays: zeros(arrays) }
+    }
+
+    fn set(mut self, key: &str, value: Json) -> Base {
+        self.config["quantization_config"][key] = value;
+        self
+    }
+
+    fn without(mut self, name: &str) -> Base {
+        assert!(self.arrays.iter().any(|a| a.name == name), "{name}");
+        self.arrays.retain(|a| a.name != name);
+        self
+    }
+
+    /// Another type or shape; further arrays too.
+    fn with(mut self, name: &str, dtype: DType, shape: &[usize]) -> Base {
+        self.arrays.retain(|a| a.name != name);
+        self.arrays.extend(zeros(&[(name, dtype, shape)]));
+        self
+    }
+
+    fn bytes(mut self, name: &str, bytes: &[u8]) -> Base {
+        let array = self.arrays.iter_mut().find(|a| a.name == name).unwrap();
+        array.bytes[..bytes.len()].copy_from_slice(bytes);
+        self
+    }
+
+    fn refused(self, name: &'static str, idea: &'static str, stopped_by: &'static str) -> Attack {
+        let config = self.config.to_string().into_bytes();
+        Attack {
+            name,
+            idea,
+            stopped_by,
+            files: vec![("config.json", config), ("model.safetensors", file(&self.arrays))],
+        }
+    }
+}
+
+fn gptq() -> Base {
+    let config = json!({"quant_method": "gptq", "bits": 4, "group_size": 32, "checkpoint_format": "gptq"});
+    let arrays: [(&str, DType, &[usize]); 4] =
+        [("m.qweight", I32, &[8, 8]), ("m.qzeros", I32, &[2, 1]), ("m.scales", F16, &[2, 8]), ("m.g_idx", I32, &[64])];
+    Base::new(config, &arrays)
+}
+
+fn awq() -> Base {
+    let config = json!({"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm"});
+    Base::new(config, &[("m.qweight", I32, &[64, 1]), ("m.qzeros", I32, &[2, 1]), ("m.scales", F16, &[2, 8])])
+}
+
+fn fp8() -> Base {
+    let config = json!({"quant_method": "fp8", "weight_block_size": [128, 128]});
+    Base::new(config, &[("m.weight", F8E4M3, &[8, 160]), ("m.weight_scale_inv", F32, &[1, 2])])
+}
+
+fn compressed() -> Base {
+    let weights = json!({"num_bits": 4, "type": "int", "group_size": 32});
+    let config = json!({"quant_method": "compressed-tensors", "format": "pack-quantized",
+                        "config_groups": {"group_0": {"weights": weights}}});
+    let arrays: [(&str, DType, &[usize]); 3] =
+        [("m.weight_packed", I32, &[8, 8]), ("m.weight_scale", BF16, &[8, 2]), ("m.weight_shape", I64, &[2])];
+    Base::new(config, &arrays).bytes("m.weight_shape", &[8, 0, 0, 0, 0, 0, 0, 0, 64])
+}
+
+fn modelopt() -> Base {
+    let config = json!({"quant_method": "modelopt", "quant_algo": "NVFP4"});
+    let arrays: [(&str, DType, &[usize]); 3] =
+        [("m.weight", U8, &[8, 16]), ("m.weight_scale", F8E4M3, &[8, 2]), ("m.weight_scale_2", F32, &[])];
+    Base::new(config, &arrays)
+}
+
+fn mxfp4() -> Base {
+    let config = json!({"quant_method": "mxfp4"});
+    Base::new(config, &[("m_blocks", U8, &[2, 4, 3, 16]), ("m_scales", U8, &[2, 4, 3])])
+}
+
+fn attacks() -> Vec<Attack> {
+    let mut all = of_gptq();
+    all.extend(of_awq());
+    all.extend(of_floats());
+    all.extend(of_compressed());
+    all
+}
+
+fn of_gptq() -> Vec<Attack> {
+    vec![
+        gptq().without("m.scales").refused("gptq-no-scales", "a plane is missing", "there is no m.scales"),
+        gptq().without("m.qweight").refused("gptq-no-codes", "scales of nothing", "there is no m.qweight"),
+        gptq().without("m.qzeros").refused("gptq-no-zeros", "a plane is missing", "there is no m.qzeros"),
+        gptq().with("m.scales", F16, &[2, 7]).refused(
+            "gptq-scales-short",
+            "a row without scale",
+            "found F16 of [2, 7]",
+        ),
+        gptq().with("m.scales", F16, &[4, 8]).refused(
+            "gptq-groups",
+            "more groups than columns have",
+            "have 2 rows, found 4",
+        ),
+        gptq().with("m.scales", I32, &[2, 8]).refused(
+            "gptq-scales-type",
+            "whole numbers as scales",
+            "expected F16, BF16 or F32",
+        ),
+        gptq().with("m.qzeros", I32, &[1, 1]).refused(
+            "gptq-zeros-short",
+            "a group without zero",
+            "found I32 of [1, 1]",
+        ),
+        gptq().with("m.qzeros", I32, &[2, 0]).refused("gptq-zeros-empty", "no zeros at all", "do not belong together"),
+        gptq().with("m.qzeros", I32, &[2, 100]).refused(
+            "gptq-zeros-wide",
+            "zeros of 400 bits",
+            "do not belong together",
+        ),
+        gptq().with("m.qweight", I32, &[8]).refused("gptq-codes-vector", "codes in one dimension", "expected a matrix"),
+        gptq().with("m.qweight", F32, &[8, 8]).refused("gptq-codes-type", "floats as codes", "found F32 of [8, 8]"),
+        gptq().with("m.qweight", I32, &[0, 8]).refused("gptq-codes-empty", "no columns", "do not belong together"),
+        gptq().with("m.g_idx", I32, &[63]).refused("gptq-order-short", "a column without group", "found I32 of [63]"),
+        gptq().with("m.g_idx", I64, &[64]).refused("gptq-order-type", "another width", "found I64 of [64]"),
+        gptq().with("m.weight", F16, &[8, 64]).refused("gptq-twice", "plain and packed", "is stored plain and packed"),
+        gptq().set("bits", json!(8)).refused("gptq-bits", "config.json says another width", "config.json says 8 bits"),
+        gptq().set("bits", json!(-4)).refused("gptq-bits-negative", "a negative width", "config.json says 0 bits"),
+        gptq().set("group_size", json!(64)).refused(
+            "gptq-group",
+            "config.json says other groups",
+            "have 1 rows, found 2",
+        ),
+        gptq().set("group_size", json!(1)).refused("gptq-group-one", "groups of one", "have 64 rows, found 2"),
+        gptq().set("checkpoint_format", json!("marlin")).refused("gptq-marlin", "a kernel's own order", "\"marlin\""),
+        gptq().set("is_marlin_format", json!(true)).refused("gptq-is-marlin", "the older way to say so", "\"marlin\""),
+        gptq().set("pack_dtype", json!("int64")).refused("gptq-words", "words of 64 bits", "pack_dtype \"int64\""),
+    ]
+}
+
+fn of_awq() -> Vec<Attack> {
+    vec![
+        awq().without("m.qzeros").refused("awq-no-zeros", "a plane is missing", "there is no m.qzeros"),
+        awq().set("version", json!("gemv")).refused("awq-gemv", "another order of codes", "\"gemv\" is not supported"),
+        awq().set("bits", json!(3)).refused("awq-bits", "a width AWQ does not have", "awq3-g32"),
+        awq().with("m.scales", F16, &[2, 16]).refused("awq-rows", "more scales than rows", "scales have 16 rows"),
+        awq().with("m.qzeros", I32, &[1, 1]).refused("awq-zeros-short", "a group without zero", "found I32 of [1, 1]"),
+        awq().with("m.qweight", I32, &[33, 1]).refused("awq-columns", "half a word", "not whole blocks of 32"),
+    ]
+}
+
+fn of_floats() -> Vec<Attack> {
+    vec![
+        fp8().without("m.weight_scale_inv").refused(
+            "fp8-no-scales",
+            "a plane is missing",
+            "there is no m.weight_scale_inv",
+        ),
+        fp8().without("m.weight").refused("fp8-no-codes", "scales of nothing", "there is no m.weight"),
+        fp8().with("m.weight_scale_inv", F32, &[2, 2]).refused(
+            "fp8-scales",
+            "one block too many",
+            "shape [2, 2] is not",
+        ),
+        fp8().with("m.weight_scale_inv", I32, &[1, 2]).refused("fp8-scales-type", "whole numbers", "scales of I32"),
+        fp8().with("m.weight", F8E4M3, &[160]).refused("fp8-vector", "a vector with blocks", "should be a matrix"),
+        fp8().set("weight_block_size", json!([64, 64])).refused(
+            "fp8-block",
+            "blocks of 64",
+            "weight_block_size is [64,64]",
+        ),
+        fp8().set("fmt", json!("e5m2")).refused("fp8-format", "another float", "fmt is \"e5m2\""),
+        modelopt().without("m.weight_scale").refused(
+            "modelopt-no-scales",
+            "a plane is missing",
+            "there is no m.weight_scale",
+        ),
+        modelopt().without("m.weight_scale_2").refused(
+            "modelopt-no-scale",
+            "a plane is missing",
+            "there is no m.weight_scale_2",
+        ),
+        modelopt().with("m.weight", I8, &[8, 16]).refused("modelopt-type", "bytes with a sign", "found I8 of [8, 16]"),
+        modelopt().with("m.weight_scale", F8E4M3, &[8, 3]).refused(
+            "modelopt-scales",
+            "a block too many",
+            "found F8_E4M3 of [8, 3]",
+        ),
+        modelopt().with("m.weight_scale_2", F32, &[2]).refused(
+            "modelopt-scale",
+            "two scales of all",
+            "found F32 of [2]",
+        ),
+        modelopt().set("quant_algo", json!("W4A8_AWQ")).refused(
+            "modelopt-kind",
+            "another algorithm",
+            "quant_algo is \"W4A8_AWQ\"",
+        ),
+        modelopt().with("m.pre_quant_scale", F16, &[32]).refused(
+            "modelopt-input",
+            "its input is scaled",
+            "scales its input",
+        ),
+        mxfp4().without("m_scales").refused("mxfp4-no-scales", "a plane is missing", "there is no m_scales"),
+        mxfp4().without("m_blocks").refused("mxfp4-no-codes", "scales of nothing", "there is no m_blocks"),
+        mxfp4().with("m_scales", U8, &[2, 4, 2]).refused(
+            "mxfp4-scales",
+            "a block without scale",
+            "found U8 of [2, 4, 2]",
+        ),
+        mxfp4().with("m_blocks", U8, &[2, 4, 3, 8]).refused(
+            "mxfp4-block",
+            "half blocks",
+            "expected shape [.., blocks, 16]",
+        ),
+    ]
+}
+
+fn of_compressed() -> Vec<Attack> {
+    let sparse = json!({"format": "sparse-24-bitmask"});
+    vec![
+        compressed().without("m.weight_scale").refused(
+            "ct-no-scales",
+            "a plane is missing",
+            "there is no m.weight_scale",
+        ),
+        compressed().without("m.weight_shape").refused("ct-no-shape", "no shape", "there is no m.weight_shape"),
+        compressed().without("m.weight_packed").refused("ct-no-codes", "scales of nothing", "there is no m.weight"),
+        compressed().bytes("m.weight_shape", &[9]).refused(
+            "ct-shape",
+            "a row too many",
+            "does not hold a matrix of shape [9, 64]",
+        ),
+        compressed().bytes("m.weight_shape", &[255; 8]).refused(
+            "ct-shape-negative",
+            "less than no rows",
+            "a dimension is negative",
+        ),
+        compressed().bytes("m.weight_shape", &[8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 64]).refused(
+            "ct-shape-huge",
+            "columns that no file holds",
+            "does not hold a matrix",
+        ),
+        compressed().with("m.weight_shape", I32, &[2]).refused(
+            "ct-shape-type",
+            "another width",
+            "expected I64 of shape [2]",
+        ),
+        compressed().with("m.weight_scale", BF16, &[8, 7]).refused(
+            "ct-groups",
+            "seven groups",
+            "64 columns in 7 groups",
+        ),
+        compressed().with("m.weight_scale", BF16, &[9, 2]).refused(
+            "ct-scales",
+            "a row too many",
+            "found BF16 of [9, 2]",
+        ),
+        compressed().with("m.weight_zero_point", I32, &[2, 2]).refused(
+            "ct-zeros",
+            "zeros of 16 rows",
+            "found I32 of [2, 2]",
+        ),
+        compressed().with("m.weight_g_idx", I32, &[63]).refused(
+            "ct-order",
+            "a column without group",
+            "found I32 of [63]",
+        ),
+        compressed().set("format", json!("marlin-24")).refused(
+            "ct-marlin",
+            "a kernel's own order",
+            "format \"marlin-24\"",
+        ),
+        compressed().set("sparsity_config", sparse).refused(
+            "ct-sparse",
+            "weights left out",
+            "format \"sparse-24-bitmask\"",
+        ),
+        compressed().set("config_groups", json!({"group_0": {"weights": {"num_bits": 8, "type": "int"}}})).refused(
+            "ct-bits",
+            "config.json says another width",
+            "config.json says 8-bit int",
+        ),
+        compressed()
+            .set("config_groups", json!({"group_0": {"weights": {"num_bits": 4, "type": "int", "group_size": 128}}}))
+            .refused("ct-group", "config.json says other groups", "config.json says 4-bit int in groups of 128"),
+    ]
+}
+
+/// What is changed in each attack is all that is wrong with it.
+#[test]
+fn unchanged_checkpoints_are_read() {
+    for base in [gptq(), awq(), fp8(), compressed(), modelopt(), mxfp4()] {
+        let folder = tempfile::tempdir().unwrap();
+        checkpoint::save(folder.path(), &base.config, &base.arrays);
+        let source = windlass_formats::open(folder.path(), &windlass_tensor::Limits::default()).unwrap();
+        assert_eq!(source.tensors().len(), 1, "{}", base.config);
+        let values = checkpoint::decode(&source, &source.tensors()[0]);
+        assert!(values.iter().all(|v| *v == 0.0 || v.is_nan()), "{}", base.config);
+    }
+}
+
+#[test]
+fn committed_files_are_those_that_are_built_here() {
+    hostile::assert_committed("libraries", &attacks());
+}
+
+#[test]
+fn every_attack_is_refused_for_its_own_reason() {
+    hostile::assert_refused("libraries", &attacks());
+}
