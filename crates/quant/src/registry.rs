@@ -9,6 +9,8 @@ static FAMILIES: &[fn() -> Vec<SchemeRef>] = &[
     crate::ggml::schemes,
     crate::mlx::schemes,
     crate::bnb::schemes,
+    crate::hqq::schemes,
+    crate::quanto::schemes,
     crate::gptq::schemes,
     crate::awq::schemes,
     crate::compressed::schemes,

@@ -91,13 +91,18 @@ pub struct Tally {
     pub sum: f64,
     pub count: f64,
     pub largest: f64,
+    /// Sums of errors before each step of an encoder that repeats until they do not fall any more.
+    pub errors: [f64; 20],
 }
 
 impl Tally {
     /// This tally with that of later rows.
     pub fn merge(self, later: Tally) -> Tally {
-        let Tally { sum, count, largest } = later;
-        Tally { sum: self.sum + sum, count: self.count + count, largest: self.largest.max(largest) }
+        let Tally { sum, count, largest, mut errors } = later;
+        for (later, error) in errors.iter_mut().zip(self.errors) {
+            *later += error;
+        }
+        Tally { sum: self.sum + sum, count: self.count + count, largest: self.largest.max(largest), errors }
     }
 }
 

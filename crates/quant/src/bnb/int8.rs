@@ -84,7 +84,7 @@ per_level! {
             let tail = halves.as_chunks::<32>().1.iter().fold(0.0, |high: f32, v| high.max(v.abs()));
             let largest = largest(&halves).max(tail);
             *absmax = largest.to_le_bytes();
-            // The quotient of a number and a tensor is a reciprocal there.
+            // Not their quotient: torch divides a number by a tensor in two steps.
             let scale = largest.recip() * 127.0;
             for (code, v) in packed.iter_mut().zip(&halves) {
                 // Within +-127, or not a number, which becomes zero; the sum with 1.5 * 2^23 rounds to even.

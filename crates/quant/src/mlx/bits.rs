@@ -72,6 +72,7 @@ mod tests {
 
     #[test]
     fn codes_are_a_bit_string() {
+        there_and_back::<1>();
         there_and_back::<2>();
         there_and_back::<3>();
         there_and_back::<4>();

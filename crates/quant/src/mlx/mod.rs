@@ -10,7 +10,7 @@ use crate::{Error, SchemeRef};
 
 mod affine;
 pub(crate) mod bits;
-mod small;
+pub(crate) mod small;
 
 /// All of them.
 pub fn schemes() -> Vec<SchemeRef> {

@@ -264,7 +264,7 @@ fn from_e2m1(code: u8) -> f32 {
 
 /// Nearest E4M3 code, ties to even, the largest beyond 448.
 #[inline(always)]
-fn to_e4m3(value: f32) -> u8 {
+pub(crate) fn to_e4m3(value: f32) -> u8 {
     let bits = value.to_bits();
     let magnitude = bits & 0x7fff_ffff;
     // Normal codes: rebias the exponent and round away 20 bits. Subnormal ones: a sum with 2^14 has steps of 2^-9.

@@ -4,36 +4,15 @@
 
 Writes `bnb.safetensors` beside this file. Of the two scheme vectors (see make.py) it keeps, as `f32/...` and `bf16/...`, the input, all
 packed parts, and the first two rows of decoded values. The other keys are `<scheme>/<dtype>/<rows>x<columns>.<plane>` for the synthetic
-matrices that `synthetic` below and the tests compute alike; `.decoded` is there the FNV-1a hash of the decoded bytes.
+matrices of synthetic.py; `.decoded` is there the FNV-1a hash of the decoded bytes.
 """
 import pathlib, sys
-import numpy as np
 import torch
 import bitsandbytes.functional as F
 from safetensors.torch import load_file, save_file
+from synthetic import fnv, synthetic
 
 TYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-
-
-def synthetic(rows, columns):
-    """Numbers of 24 bits times a power of two that varies by column, from a hash of the position; some zeros and constants."""
-    with np.errstate(over="ignore"):
-        h = np.arange(rows * columns, dtype=np.uint64) + np.uint64(1)
-        h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        h = h ^ (h >> np.uint64(31))
-    v = ((h >> np.uint64(40)).astype(np.int64) - 2**23).astype(np.float32) * np.exp2(-23.0 - (h & np.uint64(3)).astype(np.float32)).astype(np.float32)
-    i = np.arange(rows * columns)
-    v = np.where(i // 128 % 7 == 2, np.float32(0), v)
-    v = np.where(i // 128 % 11 == 4, np.float32(0.75), v)
-    return v.reshape(rows, columns).astype(np.float32)
-
-
-def fnv(tensor):
-    value = 0xCBF29CE484222325
-    for byte in tensor.contiguous().view(-1).view(torch.uint8).tolist():
-        value = (value ^ byte) * 0x100000001B3 % 2**64
-    return torch.tensor([value - 2**64 if value >= 2**63 else value])
 
 
 def planes(x, kind, block, double):
@@ -50,7 +29,7 @@ for name, path in zip(("f32", "bf16"), sys.argv[1:]):
         if key == "input" or key.startswith("bnb-") and "blockwise" not in key and not key.endswith("code"):
             out[f"{name}/{key}"] = value[:2].clone() if key.endswith("decoded") else value
 for dtype, torch_type in TYPES.items():
-    x = lambda rows, columns: torch.from_numpy(synthetic(rows, columns)).to(torch_type)
+    x = lambda rows, columns: synthetic(rows, columns).to(torch_type)
     cases = [(f"{k}-dq", (22, 832), k, 64, True) for k in ("nf4", "fp4")]
     if dtype != "f16":
         cases += [(f"{k}{'' if b == 64 else f'-b{b}'}", (1, 4096), k, b, False) for k in ("nf4", "fp4") for b in (32, 64, 128, 256, 512, 1024, 2048, 4096)]

@@ -4,9 +4,12 @@
 
 pub mod stored;
 
+use std::cell::RefCell;
+use std::io;
 use std::ops::Range;
 
 use safetensors::SafeTensors;
+use windlass_quant::arrange::{ArrangementRef, Array, Stored};
 use windlass_quant::{Packing, SchemeRef, Tally, float};
 use windlass_tensor::{DType, PackedLayout};
 
@@ -133,7 +136,7 @@ pub fn assert_bytes(label: &str, found: &[u8], expected: &[u8]) {
 
 /// Relative root mean square error on normal values, for each float type.
 pub fn errors(scheme: SchemeRef, columns: usize) -> [f32; 3] {
-    let values = normal(64 * 1024);
+    let values = normal(64 * 1024 / columns * columns);
     [DType::F32, DType::F16, DType::BF16].map(|float| {
         let planes = encode(scheme, &values, columns, float);
         let decoded = decode(scheme, &planes, values.len(), columns, float);
@@ -177,4 +180,67 @@ pub fn assert_survives(scheme: SchemeRef, columns: usize) {
     let sizes = Packing { scheme, float: DType::F16 }.plane_bytes(&[2, columns]).unwrap();
     let planes: Vec<Vec<u8>> = sizes.iter().map(|n| vec![0xff; *n as usize]).collect();
     decode(scheme, &planes, 2 * columns, columns, DType::F16);
+}
+
+/// Stored arrays in memory.
+pub struct Memory(pub Vec<RefCell<Vec<u8>>>);
+
+impl Memory {
+    /// Zeroes for everything that the arrangement has.
+    pub fn new(arrangement: &ArrangementRef, packing: &Packing, shape: &[usize]) -> Self {
+        let arrays = arrangement.arrays(packing, shape).unwrap();
+        let size = |a: &Array| a.shape.iter().product::<usize>() * a.dtype.size();
+        Memory(arrays.iter().map(|a| RefCell::new(vec![0; size(a)])).collect())
+    }
+}
+
+impl Stored for Memory {
+    fn read(&self, array: usize, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let bytes = self.0[array].borrow();
+        buffer.copy_from_slice(&bytes[offset as usize..][..buffer.len()]);
+        Ok(())
+    }
+
+    fn write(&self, array: usize, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0[array].borrow_mut()[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Writes planes cut at `cuts` in an unusual order and one part twice; returns the arrays.
+pub fn scatter(
+    arrangement: &ArrangementRef,
+    packing: &Packing,
+    shape: &[usize; 2],
+    planes: &[Vec<u8>],
+    cuts: &[usize],
+) -> Memory {
+    let memory = Memory::new(arrangement, packing, shape);
+    let mut parts = ranges(shape[0], cuts);
+    parts.reverse();
+    parts.push(parts[0].clone());
+    for part in parts {
+        let places = packing.plane_ranges(shape[1], part.start, part.len()).unwrap();
+        let cut = planes.iter().zip(places).map(|(p, (start, length))| &p[start as usize..][..length as usize]);
+        arrangement.scatter(packing, shape, part.clone(), &cut.collect::<Vec<_>>(), &memory).unwrap();
+    }
+    memory
+}
+
+/// Reads planes back, cut at `cuts`.
+pub fn gather(
+    arrangement: &ArrangementRef,
+    packing: &Packing,
+    shape: &[usize; 2],
+    memory: &Memory,
+    cuts: &[usize],
+) -> Vec<Vec<u8>> {
+    let sizes = packing.plane_bytes(shape).unwrap();
+    let mut planes: Vec<Vec<u8>> = sizes.iter().map(|n| vec![0xa5; *n as usize]).collect();
+    for part in ranges(shape[0], cuts) {
+        let places = packing.plane_ranges(shape[1], part.start, part.len()).unwrap();
+        let cut = planes.iter_mut().zip(places).map(|(p, (start, length))| &mut p[start as usize..][..length as usize]);
+        arrangement.gather(packing, shape, part.clone(), memory, &mut cut.collect::<Vec<_>>()).unwrap();
+    }
+    planes
 }
