@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use super::BLOCK;
 use super::grids::IQ1_S as POINTS;
 use super::neighbours::Lattice;
-use super::ternary::{Group, Halves, Ternary, Whole, each_block, group, levels};
+use super::ternary::{self, BlockCoder, Group, Halves, Ternary, Whole, group, levels};
 use crate::Grid;
 use crate::float::{f16_to_f32, f32_to_f16_bits};
 use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
@@ -49,55 +49,59 @@ fn step(inverse: f32, scale: f32) -> u16 {
 
 per_level! {
     fn encode_s(rows: Weighted<'_>, bytes: &mut [u8]) {
-        let lattice = &*LATTICE;
-        let blocks = bytes.as_chunks_mut::<BYTES_S>().0;
-        each_block(rows, |block, x, weights| {
-            let bytes = &mut blocks[block];
-            bytes.fill(0);
-            let (mut groups, mut largest) = ([Group::default(); 8], 0.0);
-            for (g, (x, weights)) in x.as_chunks().0.iter().zip(weights.as_chunks().0).enumerate() {
-                groups[g] = group::<Whole, 32, 2>(lattice, x, weights).unwrap_or_default();
-                largest = if largest > groups[g].scale { largest } else { groups[g].scale };
-            }
-            let inverse = 1.0 / (largest / 15.0);
-            for (g, group) in groups.iter().enumerate() {
-                let mut word = 0;
-                for (l, number) in group.points.iter().enumerate() {
-                    bytes[2 + 4 * g + l] = *number as u8;
-                    word |= number >> 8 << (3 * l);
-                }
-                if largest != 0.0 {
-                    word |= step(inverse, group.scale) << 12 | (group.shifts as u16) << 15;
-                }
-                bytes[34 + 2 * g..36 + 2 * g].copy_from_slice(&word.to_le_bytes());
-            }
-            if largest != 0.0 {
-                // The factor reduced the error in practice.
-                put_half(bytes, 0, largest / 15.0 * 1.125);
-            }
-        });
+        ternary::encode::<Whole, BYTES_S>(rows, bytes);
     }
 }
 
 per_level! {
     fn encode_m(rows: Weighted<'_>, bytes: &mut [u8]) {
-        let lattice = &*LATTICE;
-        let blocks = bytes.as_chunks_mut::<BYTES_M>().0;
-        each_block(rows, |block, x, weights| {
-            let bytes = &mut blocks[block];
-            bytes.fill(0);
-            let (mut groups, mut largest) = ([Group::default(); 16], 0.0);
-            for (g, (x, weights)) in x.as_chunks().0.iter().zip(weights.as_chunks().0).enumerate() {
-                groups[g] = group::<Halves, 16, 4>(lattice, x, weights).unwrap_or_default();
-                largest = if largest > groups[g].scale { largest } else { groups[g].scale };
-                let [first, second, ..] = groups[g].points;
-                (bytes[2 * g], bytes[2 * g + 1]) = (first as u8, second as u8);
-                bytes[32 + g] = (first >> 8 | second >> 8 << 4) as u8;
+        ternary::encode::<Halves, BYTES_M>(rows, bytes);
+    }
+}
+
+impl BlockCoder<BYTES_S> for Whole {
+    #[inline(always)]
+    fn block(x: &[f32; BLOCK], weights: &[f32; BLOCK], bytes: &mut [u8; BYTES_S]) {
+        bytes.fill(0);
+        let (mut groups, mut largest) = ([Group::default(); 8], 0.0);
+        for (g, (x, weights)) in x.as_chunks().0.iter().zip(weights.as_chunks().0).enumerate() {
+            groups[g] = group::<Whole, 32, 2>(&LATTICE, x, weights).unwrap_or_default();
+            largest = if largest > groups[g].scale { largest } else { groups[g].scale };
+        }
+        let inverse = 1.0 / (largest / 15.0);
+        for (g, group) in groups.iter().enumerate() {
+            let mut word = 0;
+            for (l, number) in group.points.iter().enumerate() {
+                bytes[2 + 4 * g + l] = *number as u8;
+                word |= number >> 8 << (3 * l);
             }
             if largest != 0.0 {
-                finish_m(&groups, x, weights, largest / 15.0, bytes);
+                word |= step(inverse, group.scale) << 12 | (group.shifts as u16) << 15;
             }
-        });
+            bytes[34 + 2 * g..36 + 2 * g].copy_from_slice(&word.to_le_bytes());
+        }
+        if largest != 0.0 {
+            // The factor reduced the error in practice.
+            put_half(bytes, 0, largest / 15.0 * 1.125);
+        }
+    }
+}
+
+impl BlockCoder<BYTES_M> for Halves {
+    #[inline(always)]
+    fn block(x: &[f32; BLOCK], weights: &[f32; BLOCK], bytes: &mut [u8; BYTES_M]) {
+        bytes.fill(0);
+        let (mut groups, mut largest) = ([Group::default(); 16], 0.0);
+        for (g, (x, weights)) in x.as_chunks().0.iter().zip(weights.as_chunks().0).enumerate() {
+            groups[g] = group::<Halves, 16, 4>(&LATTICE, x, weights).unwrap_or_default();
+            largest = if largest > groups[g].scale { largest } else { groups[g].scale };
+            let [first, second, ..] = groups[g].points;
+            (bytes[2 * g], bytes[2 * g + 1]) = (first as u8, second as u8);
+            bytes[32 + g] = (first >> 8 | second >> 8 << 4) as u8;
+        }
+        if largest != 0.0 {
+            finish_m(&groups, x, weights, largest / 15.0, bytes);
+        }
     }
 }
 

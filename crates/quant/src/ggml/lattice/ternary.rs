@@ -64,13 +64,13 @@ pub(super) fn levels(shift: usize) -> &'static [f32; 3] {
     &LEVELS[shift & 1]
 }
 
-/// Calls `pack` for each block with its values, their weights and its number.
+/// Codes blocks one after the other; weights without importance are the squares of values.
 #[inline(always)]
-pub(super) fn each_block(rows: Weighted<'_>, mut pack: impl FnMut(usize, &[f32; BLOCK], &[f32; BLOCK])) {
+pub(super) fn encode<C: BlockCoder<BYTES>, const BYTES: usize>(rows: Weighted<'_>, bytes: &mut [u8]) {
     let blocks = rows.values.as_chunks::<BLOCK>().0;
     let mut importance = rows.importance.as_chunks::<BLOCK>().0.iter().cycle();
     let sums = sums_of_squares(rows.values, BLOCK);
-    for (block, (x, sum)) in blocks.iter().zip(sums).enumerate() {
+    for ((x, sum), bytes) in blocks.iter().zip(sums).zip(bytes.as_chunks_mut::<BYTES>().0) {
         let energy = 2.0 * sum / BLOCK as f32;
         let mut weights = [0.0; BLOCK];
         match importance.next() {
@@ -85,20 +85,27 @@ pub(super) fn each_block(rows: Weighted<'_>, mut pack: impl FnMut(usize, &[f32; 
                 }
             }
         }
-        pack(block, x, &weights);
+        C::block(x, &weights, bytes);
     }
+}
+
+/// How a block becomes bytes. A trait, because a closure would not be compiled for the instruction set of its caller.
+pub(super) trait BlockCoder<const BYTES: usize> {
+    fn block(x: &[f32; BLOCK], weights: &[f32; BLOCK], bytes: &mut [u8; BYTES]);
 }
 
 /// Numbers of the values in ascending order; equal ones stay in place.
 #[inline(always)]
 fn sort<const GROUP: usize>(x: &[f32; GROUP]) -> [usize; GROUP] {
-    let mut order = [0; GROUP];
-    for i in 0..GROUP {
-        let mut rank = 0u32;
-        for j in 0..GROUP {
-            rank += u32::from((x[j] < x[i]) | ((x[j] == x[i]) & (j < i)));
+    let mut ranks = [0u32; GROUP];
+    for j in 0..GROUP {
+        for i in 0..GROUP {
+            ranks[i] += u32::from((x[j] < x[i]) | ((x[j] == x[i]) & (j < i)));
         }
-        order[rank as usize % GROUP] = i;
+    }
+    let mut order = [0; GROUP];
+    for (i, rank) in ranks.iter().enumerate() {
+        order[*rank as usize % GROUP] = i;
     }
     order
 }
@@ -186,13 +193,14 @@ impl Best {
     /// Takes the cuts that are better, in order.
     #[inline(always)]
     fn improve<const N: usize>(&mut self, sums: &Sums<N>, first: usize, second: usize, group: usize) {
-        let mut any = false;
+        let mut better = [0u32; WINDOW];
         for (products, squares) in sums.products.iter().zip(&sums.squares) {
             for n in 0..WINDOW {
-                any |= (squares[n] > 0.0) & (products[n] * products[n] > self.score * squares[n]);
+                let here = (squares[n] > 0.0) & (products[n] * products[n] > self.score * squares[n]);
+                better[n] |= u32::from(here);
             }
         }
-        if !any {
+        if better.iter().fold(0, |all, lane| all | lane) == 0 {
             return;
         }
         for n in 0..WINDOW.min(group + 1 - second) {
