@@ -38,6 +38,26 @@ pub(crate) fn pack32<const BITS: u32>(codes: &[u8; 32], packed: &mut [u8]) {
 /// Unpacks 32 codes from `4 * BITS` bytes.
 #[inline(always)]
 pub(crate) fn unpack32<const BITS: u32>(packed: &[u8]) -> [u8; 32] {
+    // Widths that divide a byte spread by shifts of 16- and 32-bit lanes, which become vectors.
+    let mut codes = [0; 32];
+    if let (4, Some(bytes)) = (BITS, packed.first_chunk::<16>()) {
+        for (two, byte) in codes.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+            let wide = u16::from(*byte);
+            *two = ((wide | wide << 4) & 0x0f0f).to_le_bytes();
+        }
+        return codes;
+    }
+    if let (2, Some(bytes)) = (BITS, packed.first_chunk::<8>()) {
+        for (four, byte) in codes.as_chunks_mut::<4>().0.iter_mut().zip(bytes) {
+            let wide = u32::from(*byte);
+            let wide = (wide | wide << 12) & 0x000f_000f;
+            *four = ((wide | wide << 6) & 0x0303_0303).to_le_bytes();
+        }
+        return codes;
+    }
+    if let (8, Some(bytes)) = (BITS, packed.first_chunk::<32>()) {
+        return *bytes;
+    }
     let mut words = [0; 4];
     for (word, bytes) in words.iter_mut().zip(packed.chunks_exact(BITS as usize)) {
         let mut eight = [0; 8];
@@ -47,7 +67,6 @@ pub(crate) fn unpack32<const BITS: u32>(packed: &[u8]) -> [u8; 32] {
     for word in &mut words {
         *word = spread8::<BITS>(*word);
     }
-    let mut codes = [0; 32];
     for (eight, word) in codes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
         *eight = word.to_le_bytes();
     }
