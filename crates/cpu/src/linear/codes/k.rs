@@ -3,6 +3,16 @@
 use super::{Codes, Form, Sink, nibbles};
 use crate::simd::{Simd, tile_pieces, transpose};
 
+/// A loop whose body knows the value of its counter when it is compiled, for shifts by immediates and arrays in registers.
+macro_rules! unrolled {
+    ($i:ident in $($n:literal)* $body:block) => {
+        $({
+            let $i: usize = $n;
+            $body
+        })*
+    };
+}
+
 pub(super) struct Q2K;
 pub(super) struct Q3K;
 pub(super) struct Q4K;
@@ -196,18 +206,22 @@ impl Codes for Q3K {
             let high = S::dwords(at.add(104), stride);
             let top = [tile_pieces::<S>(at, stride), tile_pieces::<S>(at.add(16), stride)];
             let (four, two, third) = (S::splat8(15), S::splat8(3), S::splat8(4));
-            for group in 0..16 {
-                let quarter = group as u32 / 4;
-                let nibble = S::and(S::shr16(low[group / 4 % 2], quarter / 2 * 4), four);
-                let pair = S::shl16(S::and(S::shr16(high, 2 * quarter), two), 4);
-                let factor = S::to_float(byte_of::<S>(S::or(nibble, pair), group as u32 % 4));
-                let factor = S::fma(factor, S::splat(1.0), S::splat(-32.0));
-                let mut codes = pairs::<S>(at.add(32), stride, group);
-                let bit = S::splat8(1 << (group / 2));
-                for (code, top) in codes.iter_mut().zip(top[group % 2]) {
-                    *code = S::or_where(*code, top, bit, third);
-                }
-                sink.take(group, [codes], S::mul(scale, factor), S::zero());
+            for half in 0..2 {
+                let pairs = Pairs::<S>::read(at.add(32), stride, half);
+                unrolled!(eighth in 0 1 2 3 4 5 6 7 {
+                    let group = 8 * half + eighth;
+                    let quarter = group as u32 / 4;
+                    let nibble = S::and(S::shr16(low[eighth / 4], 4 * half as u32), four);
+                    let pair = S::shl16(S::and(S::shr16(high, 2 * quarter), two), 4);
+                    let factor = byte_of::<S>(S::or(nibble, pair), eighth as u32 % 4);
+                    let factor = S::to_float(S::add32(factor, S::splat32(-32)));
+                    let mut codes = pairs.group(eighth);
+                    let bit = S::splat8(1 << (group / 2));
+                    for (code, top) in codes.iter_mut().zip(top[eighth % 2]) {
+                        *code = S::or_where(*code, top, bit, third);
+                    }
+                    sink.take(group, [codes], S::mul(scale, factor), S::zero());
+                });
             }
         }
     }
@@ -232,28 +246,48 @@ impl Codes for Q2K {
             let min = S::mul(S::half(S::shr32(halves, 16)), S::splat(-1.0));
             let scales = transpose::<S>(tile_pieces::<S>(at, stride));
             let four = S::splat32(15);
-            for group in 0..16 {
-                let both = S::shr32(scales[group / 4], 8 * (group as u32 % 4));
-                let scale = S::mul(scale, S::to_float(S::and(both, four)));
-                let min = S::mul(min, S::to_float(S::and(S::shr32(both, 4), four)));
-                sink.take(group, [pairs::<S>(at.add(16), stride, group)], scale, min);
+            for half in 0..2 {
+                let pairs = Pairs::<S>::read(at.add(16), stride, half);
+                let scales = [scales[2 * half], scales[2 * half + 1]];
+                unrolled!(eighth in 0 1 2 3 4 5 6 7 {
+                    let both = S::shr32(scales[eighth / 4], 8 * (eighth as u32 % 4));
+                    let scale = S::mul(scale, S::to_float(S::and(both, four)));
+                    let min = S::mul(min, S::to_float(S::and(S::shr32(both, 4), four)));
+                    sink.take(8 * half + eighth, [pairs.group(eighth)], scale, min);
+                });
             }
         }
     }
 }
 
-/// Codes of two bits: of each 128, byte `i` of 32 holds those of `i`, `i + 32`, `i + 64` and `i + 96`.
-///
-/// # Safety
-/// 64 bytes of pairs are readable at `at` in each row; the processor has the instructions.
-#[inline(always)]
-unsafe fn pairs<S: Simd>(at: *const u8, stride: usize, group: usize) -> [S::I; 4] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut codes = tile_pieces::<S>(at.add(group / 8 * 32 + group % 2 * 16), stride);
-        for code in &mut codes {
-            *code = S::and(S::shr16(*code, 2 * (group as u32 / 2 % 4)), S::splat8(3));
+/// Codes of two bits: of each half of a super-block, byte `i` of 32 holds those of `i`, `i + 32`, `i + 64` and `i + 96`.
+struct Pairs<S: Simd>([[S::I; 4]; 2]);
+
+impl<S: Simd> Pairs<S> {
+    /// # Safety
+    /// 64 bytes of pairs are readable at `at` in each row; the processor has the instructions.
+    #[inline(always)]
+    unsafe fn read(at: *const u8, stride: usize, half: usize) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let at = at.add(32 * half);
+            Pairs([tile_pieces::<S>(at, stride), tile_pieces::<S>(at.add(16), stride)])
         }
-        codes
+    }
+
+    /// Group `eighth` of this half.
+    ///
+    /// # Safety
+    /// The processor has the instructions.
+    #[inline(always)]
+    unsafe fn group(&self, eighth: usize) -> [S::I; 4] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut codes = self.0[eighth % 2];
+            for code in &mut codes {
+                *code = S::and(S::shr16(*code, eighth as u32 / 2 * 2), S::splat8(3));
+            }
+            codes
+        }
     }
 }
