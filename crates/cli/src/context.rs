@@ -88,6 +88,7 @@ impl Context {
 
     /// Computes with ops on the threads that were asked for, with one provider for all if one is named.
     pub fn compute<R>(&self, provider: Option<&str>, work: impl FnOnce(&windlass::ops::Context) -> R) -> Result<R> {
+        windlass::register_providers();
         windlass::runtime::scheduler::set_threads(self.threads())?;
         let provider = provider.map(windlass::ops::provider_name).transpose()?;
         Ok(windlass::ops::Context::here(|cx| match provider {

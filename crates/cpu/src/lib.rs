@@ -5,6 +5,10 @@
 mod error;
 pub mod isa;
 pub mod linear;
+mod math;
+mod ops;
 mod simd;
+mod span;
 
 pub use error::Error;
+pub use ops::register;

@@ -15,6 +15,11 @@ pub mod registries;
 pub mod rows;
 pub mod verify;
 
+/// Registers every provider of this build. Calling it again changes nothing.
+pub fn register_providers() {
+    windlass_cpu::register();
+}
+
 pub use error::{Code, Error, Result};
 pub use model::{Identity, Model};
 pub use {

@@ -2,10 +2,10 @@
 
 use windlass_runtime::scheduler::Session;
 
-use super::Span;
 use crate::Error;
 use crate::isa::{Kernel, Level, dispatch, level};
 use crate::simd::Simd;
+use crate::span::Span;
 
 /// In what form weights want their activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

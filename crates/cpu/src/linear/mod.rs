@@ -10,6 +10,7 @@ use windlass_tensor::{DType, Element, PackedLayout};
 
 use crate::Error;
 use crate::simd::Simd;
+use crate::span::Span;
 
 mod activations;
 mod codes;
@@ -193,28 +194,5 @@ impl Output {
                 *self.at(m, first + i) = *result;
             }
         }
-    }
-}
-
-/// A slice that several threads write, each its own part.
-struct Span<T> {
-    start: *mut T,
-    length: usize,
-}
-
-// SAFETY: those who write through the pointer promise to write disjoint parts.
-unsafe impl<T: Send> Sync for Span<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Send for Span<T> {}
-
-impl<T> Span<T> {
-    fn of(slice: &mut [T]) -> Self {
-        Span { start: slice.as_mut_ptr(), length: slice.len() }
-    }
-
-    #[inline(always)]
-    fn at(&self, index: usize) -> *mut T {
-        debug_assert!(index < self.length);
-        self.start.wrapping_add(index)
     }
 }

@@ -1,0 +1,70 @@
+//! Softmax over rows.
+
+use windlass_ops::{Args, Error, Inquiry, Kernel};
+use windlass_tensor::DType;
+
+use crate::isa::{self, dispatch, level};
+use crate::math;
+use crate::simd::Simd;
+use crate::span::Span;
+
+pub(super) const SOFTMAX: Kernel = Kernel { op: "softmax", supports, run };
+
+/// Values that one thread takes at a time.
+const GRAIN: usize = 8 << 10;
+
+fn supports(q: &Inquiry) -> Result<(), &'static str> {
+    if q.inputs[0].element().dtype() == Some(DType::F32) { Ok(()) } else { Err("takes F32") }
+}
+
+fn run(args: &mut Args) -> Result<(), Error> {
+    let (x, columns, session) = (args.f32s(0)?, args.inputs[0].shape().columns().max(1), args.session);
+    let (level, y) = (level(), Span::of(args.output(0)?));
+    session.split(x.len() / columns, GRAIN.div_ceil(columns), &|rows| {
+        let values = rows.start * columns..rows.end * columns;
+        // SAFETY: ranges of rows are disjoint.
+        let y = unsafe { y.part(values.clone()) };
+        // SAFETY: the level is this machine's; the kernel asks for nothing else.
+        unsafe { dispatch(level, Rows { x: &x[values], y, columns }) }
+    });
+    Ok(())
+}
+
+struct Rows<'a> {
+    x: &'a [f32],
+    y: &'a mut [f32],
+    columns: usize,
+}
+
+impl isa::Kernel for Rows<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for (x, y) in self.x.chunks_exact(self.columns).zip(self.y.chunks_exact_mut(self.columns)) {
+            y.copy_from_slice(x);
+            let max = largest(x);
+            let sum = if S::LANES > 1 { exponentials::<true>(y, max) } else { exponentials::<false>(y, max) };
+            let factor = 1.0 / sum;
+            y.iter_mut().for_each(|v| *v *= factor);
+        }
+    }
+}
+
+/// The largest value of a row.
+#[inline(always)]
+pub(super) fn largest(x: &[f32]) -> f32 {
+    let (lines, rest) = x.as_chunks::<16>();
+    let mut high = [f32::NEG_INFINITY; 16];
+    for line in lines {
+        for i in 0..16 {
+            high[i] = if line[i] > high[i] { line[i] } else { high[i] };
+        }
+    }
+    rest.iter().chain(&high).fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a })
+}
+
+/// Replaces each value by e to the value less `max`; gives their sum.
+#[inline(always)]
+pub(super) fn exponentials<const FMA: bool>(x: &mut [f32], max: f32) -> f32 {
+    x.iter_mut().for_each(|v| *v = math::exp::<FMA>(*v - max));
+    super::norm::sum(x, |v| v)
+}
