@@ -29,6 +29,10 @@ impl<'a> TextStream<'a> {
 
     /// The text that `token` completes; empty while a character is not whole.
     pub fn push(&mut self, token: u32) -> Result<String, Error> {
+        // A model may have more rows than its tokenizer has entries; those mean nothing.
+        if self.tokenizer.piece(token).is_none() {
+            return Ok(String::new());
+        }
         self.tokens.push(token);
         let before = self.tokenizer.decode(&self.tokens[self.from..self.given], true)?;
         let now = self.tokenizer.decode(&self.tokens[self.from..], true)?;

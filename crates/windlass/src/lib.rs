@@ -2,6 +2,7 @@
 //!
 //! This is the library that people depend on: the verbs, and everything below them by its own name.
 
+pub mod bench;
 pub mod convert;
 pub mod diff;
 mod error;

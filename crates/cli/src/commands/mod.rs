@@ -35,6 +35,7 @@ commands! {
     schemes Schemes;
     formats Formats;
     architectures Architectures;
+    bench Bench;
     generate Generate;
     logits Logits;
     tokenize Tokenize;
