@@ -46,10 +46,13 @@ pub fn register(scheme: Box<dyn crate::Scheme>) -> Result<SchemeRef, Error> {
     Ok(leaked)
 }
 
-/// The candidate that takes the fewest edits, if it is near enough to be a slip of the keyboard.
+/// The candidate that takes the fewest edits, if it is near enough to be a slip of the keyboard. `_` and `-` count for
+/// nothing: `q4km` is `q4_k_m`.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let name = name.to_lowercase();
-    candidates.map(|c| (edits(&name, c), c)).min().filter(|(n, _)| *n <= 1 + name.len() / 4).map(|(_, c)| c)
+    let plain = |text: &str| text.to_lowercase().replace(['_', '-'], "");
+    let wanted = plain(name);
+    let distance = |c: &'a str| (edits(&wanted, &plain(c)), edits(name, c), c);
+    candidates.map(distance).min().filter(|(n, _, _)| *n <= 1 + wanted.len() / 4).map(|(_, _, c)| c)
 }
 
 fn edits(a: &str, b: &str) -> usize {
@@ -65,4 +68,17 @@ fn edits(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn separators_do_not_count_among_slips() {
+        let near = |name| super::nearest(name, ["q4_0", "q4_k", "q4_k_m", "mlx4-g64"].into_iter());
+        assert_eq!(near("q4km"), Some("q4_k_m"));
+        assert_eq!(near("Q4-K-M"), Some("q4_k_m"));
+        assert_eq!(near("mlx4_g64"), Some("mlx4-g64"));
+        assert_eq!(near("q4_1"), Some("q4_0"));
+        assert_eq!(near("resnet"), None);
+    }
 }

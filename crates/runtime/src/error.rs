@@ -1,11 +1,13 @@
 //! Errors of this floor.
 
+use windlass_tensor::Bytes;
+
 /// What can go wrong with memory or a pipeline.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The budget would be exceeded.
-    #[error("out of memory: {owner} needs {requested} bytes, {available} of {limit} are left")]
+    #[error("out of memory: {owner} needs {}, {} of {} are left", Bytes(*requested), Bytes(*available), Bytes(*limit))]
     OutOfMemory {
         /// What the memory was for.
         owner: &'static str,
@@ -14,7 +16,7 @@ pub enum Error {
         limit: u64,
     },
     /// The system gave no memory, though the budget allows it.
-    #[error("{owner} needs {requested} bytes, which the system does not give: {source}")]
+    #[error("{owner} needs {}, which the system does not give: {source}", Bytes(*requested))]
     Refused {
         /// What the memory was for.
         owner: &'static str,

@@ -13,6 +13,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("windlass needs a little-endian machine");
 
+mod bytes;
 mod dtype;
 mod element;
 mod error;
@@ -25,6 +26,7 @@ mod tensor;
 mod typed;
 mod value;
 
+pub use bytes::Bytes;
 pub use dtype::{CustomDType, DType};
 pub use element::{Element, PackedLayout};
 pub use error::Error;

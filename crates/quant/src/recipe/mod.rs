@@ -215,6 +215,12 @@ impl Recipe {
         Ok(chosen.into_iter().flatten().collect())
     }
 
+    /// Patterns of the rules that mean none of `names`: probably a mistake.
+    pub fn idle_rules(&self, names: &[&str]) -> Vec<String> {
+        let idle = |rule: &&rules::Rule| !names.iter().any(|name| rule.means(name));
+        self.rules.iter().filter(idle).map(rules::Rule::pattern).collect()
+    }
+
     fn rule(&self, tensor: &TensorFacts) -> Option<&rules::Choice> {
         self.rules.iter().find(|r| r.matches(tensor)).map(|r| &r.choice)
     }

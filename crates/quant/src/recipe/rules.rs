@@ -51,7 +51,7 @@ struct TextRule {
 impl File {
     /// Reads and checks; all names of schemes must be known.
     pub fn parse(text: &str) -> Result<File, Error> {
-        let text: Text = toml::from_str(text).map_err(|e| Error::Recipe(e.to_string()))?;
+        let text: Text = toml::from_str(text).map_err(|e| Error::Recipe(located(text, &e)))?;
         if text.rule.len() > MOST {
             return Err(Error::Recipe(format!("{} rules are more than {MOST}", text.rule.len())));
         }
@@ -60,7 +60,19 @@ impl File {
     }
 }
 
+/// What is wrong with a file and on which line, as one line.
+fn located(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().lines().collect::<Vec<_>>().join(" ");
+    let before = error.span().and_then(|span| text.get(..span.start));
+    before.map_or(message.clone(), |before| format!("line {}: {message}", before.matches('\n').count() + 1))
+}
+
 impl Rule {
+    /// The pattern as it was written.
+    pub fn pattern(&self) -> String {
+        self.pattern.iter().collect()
+    }
+
     fn new(text: TextRule) -> Result<Rule, Error> {
         if text.pattern.is_empty() || text.pattern.len() > MOST {
             return Err(Error::Recipe(format!("a pattern of {} characters", text.pattern.len())));
@@ -75,9 +87,14 @@ impl Rule {
         Ok(Rule { pattern: text.pattern.chars().collect(), choice })
     }
 
+    /// Whether this name is meant.
+    pub fn means(&self, name: &str) -> bool {
+        glob(&self.pattern, name)
+    }
+
     /// Whether the GGUF name or the source's own is meant.
     pub fn matches(&self, tensor: &TensorFacts) -> bool {
-        glob(&self.pattern, tensor.name) || tensor.alias.is_some_and(|alias| glob(&self.pattern, alias))
+        self.means(tensor.name) || tensor.alias.is_some_and(|alias| self.means(alias))
     }
 }
 

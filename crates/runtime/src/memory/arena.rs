@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(b.buffer().handle().0 - a.handle().0, 128);
         assert_eq!((arena.used(), arena.peak()), (192, 138));
         let error = arena.take(900).err().unwrap().to_string();
-        assert_eq!(error, "out of memory: activations needs 900 bytes, 808 of 1000 are left");
+        assert_eq!(error, "out of memory: activations needs 900 bytes, 808 bytes of 1000 bytes are left");
         assert!(arena.take(usize::MAX).is_err());
         drop(a);
         assert_eq!(arena.reset().unwrap_err().to_string(), "1 buffers of the arena for activations are in use");

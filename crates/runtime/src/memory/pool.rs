@@ -348,7 +348,7 @@ mod tests {
         let pool = Pool::new(16384);
         let a = pool.try_take("weights", 8192).unwrap();
         let refused = pool.try_take("weights", 16384).err().unwrap().to_string();
-        assert_eq!(refused, "out of memory: weights needs 16384 bytes, 8192 of 16384 are left");
+        assert_eq!(refused, "out of memory: weights needs 16 KiB, 8.0 KiB of 16 KiB are left");
         drop(a);
         assert!(pool.try_take("weights", 16384).is_ok());
         assert!(pool.take("weights", 16385).is_err());
@@ -363,7 +363,7 @@ mod tests {
         let weights = pool.try_take("weights", 65536).unwrap();
         let cache = pool.try_take("cache", 8192).unwrap();
         let refused = pool.try_take("cache", 4096).err().unwrap().to_string();
-        assert_eq!(refused, "out of memory: cache needs 4096 bytes, 0 of 8192 are left");
+        assert_eq!(refused, "out of memory: cache needs 4.0 KiB, 0 bytes of 8.0 KiB are left");
         assert!(pool.take("cache", 9000).is_err(), "could never be met");
         drop(weights);
         let [cached, weighed] = pool.owners()[..] else { panic!() };

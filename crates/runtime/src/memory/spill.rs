@@ -414,7 +414,7 @@ mod tests {
         let (pool, data) = (Pool::new(8 << 20), data());
         let (_folder, small) = file(&pool, false, PIECE as u64 + 5);
         let error = small.spill("weights", &Storage::copy_of(&data).unwrap()).err().unwrap().to_string();
-        assert_eq!(error, "out of memory: the spill file needs 1048576 bytes, 5 of 1048581 are left");
+        assert_eq!(error, "out of memory: the spill file needs 1.0 MiB, 5 bytes of 1.0 MiB are left");
         assert_eq!((small.statistics().stored, small.statistics().spilled), (0, 0));
         let (_folder, file) = file(&pool, true, u64::MAX);
         let cold = file.spill("weights", &Storage::copy_of(&data).unwrap()).unwrap();
