@@ -88,6 +88,8 @@ pub struct Layout {
     pub arrangements: BTreeMap<usize, ArrangementRef>,
     /// Side files of a folder.
     pub files: Vec<(String, Vec<u8>)>,
+    /// Keys and files of the target that the container has no place for.
+    pub left_out: Vec<String>,
 }
 
 /// One file of a [`Layout`].
@@ -101,12 +103,38 @@ pub struct LayoutPart {
     pub length: u64,
     /// Bytes that are fixed beside the head, with their offsets: small arrays that describe others.
     pub constants: Vec<(u64, Vec<u8>)>,
+    /// What is computed of the finished part and written into it last.
+    pub checksums: Vec<Checksum>,
+}
+
+/// The CRC-32 of a range of a part (as zips have it), and the two places where it is written, little-endian.
+#[derive(Clone, Debug)]
+pub struct Checksum {
+    pub start: u64,
+    pub length: u64,
+    pub places: [u64; 2],
+}
+
+impl Checksum {
+    /// Of what the file has there now.
+    pub fn of(&self, file: &std::fs::File) -> std::io::Result<u32> {
+        let (mut crc, mut done) = (0, 0);
+        let mut buffer = vec![0; self.length.min(1 << 20) as usize];
+        while done < self.length {
+            let piece = (self.length - done).min(buffer.len() as u64);
+            let bytes = &mut buffer[..piece as usize];
+            crate::files::read_exact_at(file, bytes, self.start + done)?;
+            crc = crate::zip::crc32(crc, bytes);
+            done += piece;
+        }
+        Ok(crc)
+    }
 }
 
 impl LayoutPart {
-    /// A part without constants.
+    /// A part without constants and checksums.
     pub fn new(name: String, head: Vec<u8>, length: u64) -> Self {
-        Self { name, head, length, constants: Vec::new() }
+        Self { name, head, length, constants: Vec::new(), checksums: Vec::new() }
     }
 }
 

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use crate::{Error, Problem};
 
 /// The path of a model: `hf:ORG/NAME` or `hf:ORG/NAME@REVISION` in the local cache, anything else as it is.
-pub fn resolve_model(path_or_hf: &str) -> Result<PathBuf, Error> {
-    if let Some(id) = path_or_hf.strip_prefix("hf:") {
+pub fn resolve_model(path_or_hf: impl AsRef<Path>) -> Result<PathBuf, Error> {
+    let path = path_or_hf.as_ref().to_path_buf();
+    // What is not UTF-8 is the name of a file.
+    let text = path.to_str().unwrap_or_default();
+    if let Some(id) = text.strip_prefix("hf:") {
         return resolve_in(&cache_folder()?, id);
     }
-    let path = PathBuf::from(path_or_hf);
-    if !path.exists() && parse_id(path_or_hf).is_ok() {
-        let message =
-            format!("there is no such file or folder; for the model of the Hugging Face hub write hf:{path_or_hf}");
+    if !path.exists() && parse_id(text).is_ok() {
+        let message = format!("there is no such file or folder; for the model of the Hugging Face hub write hf:{text}");
         return Err(Error::Unknown { path, message });
     }
     Ok(path)

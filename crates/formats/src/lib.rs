@@ -1,12 +1,13 @@
 //! Containers of model weights: detect, read lazily, validate, lay out for writing.
 
+mod archive;
 mod arrays;
 mod container;
 mod error;
 pub mod files;
 pub mod gguf;
 pub mod hub;
-mod json;
+pub mod json;
 pub mod libraries;
 pub mod mlx;
 pub mod npz;
@@ -16,8 +17,8 @@ mod source;
 mod zip;
 
 pub use container::{
-    Container, ContainerRef, Layout, LayoutPart, Probe, Target, TargetTensor, container, containers, detect, open,
-    register,
+    Checksum, Container, ContainerRef, Layout, LayoutPart, Probe, Target, TargetTensor, container, containers, detect,
+    open, register,
 };
 pub use error::{Error, Problem};
 pub use hub::resolve_model;

@@ -199,8 +199,14 @@ fn archives_are_read_as_numpy_wrote_them() {
     assert_eq!(planes(&one, "arr_0")[0], floats[..16]);
     let npz = container("npz").unwrap();
     assert_eq!(npz.verify(&source, &Limits::default()).unwrap(), []);
-    assert!(!npz.can_hold(&DType::F32.into()));
-    assert!(matches!(npz.layout(&Target::default()), Err(Error::Layout(_))));
+    assert!(npz.can_hold(&DType::BF16.into()) && !npz.can_hold(&DType::F8E4M3.into()));
+    // The header of an array is that which NumPy wrote.
+    let tensor = TargetTensor { name: "f4".into(), element: DType::F32.into(), shape: vec![2, 3] };
+    let layout = npz.layout(&Target { tensors: vec![tensor], ..Target::default() }).unwrap();
+    let values = layout.tensors[0][0].offset as usize;
+    let theirs = std::fs::read(golden("npz/types.npz")).unwrap();
+    let at = source.tensor("f4").unwrap().planes()[0].offset as usize;
+    assert_eq!(layout.parts[0].head[values - 128..values], theirs[at - 128..at]);
 }
 
 #[test]

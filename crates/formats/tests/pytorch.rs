@@ -151,9 +151,12 @@ fn a_safetensors_file_of_it_has_the_same_values() {
 }
 
 #[test]
-fn nothing_is_written() {
+fn every_type_can_be_written_and_names_are_unique() {
     let pytorch = container("pytorch").unwrap();
-    assert!(DType::built_in().all(|dtype| !pytorch.can_hold(&windlass_tensor::Element::Plain(dtype))));
-    let message = pytorch.layout(&Default::default()).unwrap_err().to_string();
-    assert!(message.contains("write safetensors instead"), "{message}");
+    assert!(DType::built_in().all(|dtype| pytorch.can_hold(&windlass_tensor::Element::Plain(dtype))));
+    let mut model = target(&read("types.bin"), None);
+    model.metadata.set("epoch", "3");
+    assert_eq!(pytorch.layout(&model).unwrap().left_out, ["epoch"], "a text would be a key that no module knows");
+    model.tensors.push(model.tensors[0].clone());
+    assert!(matches!(pytorch.layout(&model), Err(Error::Layout(_))));
 }

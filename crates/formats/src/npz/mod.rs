@@ -1,13 +1,13 @@
 //! NumPy arrays (`.npy`) and archives of them (`.npz`).
-//!
-//! Read only: a zip stores a checksum of each member before its data, and a [`Layout`] is fixed before the data are.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use windlass_catalog::Convention;
 use windlass_tensor::{Element, Limits};
 
+use crate::archive::{self, Member};
 use crate::{Container, Error, Extent, Layout, Probe, Problem, Source, SourceBuilder, Target};
 
 mod npy;
@@ -20,6 +20,9 @@ const ZIP: Rules = Rules {
     trailing: false,
     compressed: "load it and save it again with numpy.savez instead of numpy.savez_compressed",
 };
+
+/// What arrays begin at a multiple of, as NumPy aligns the values behind their headers.
+const ALIGNMENT: u64 = 64;
 
 /// Name of a lone array, which has none of its own: that which NumPy gives to unnamed ones.
 const UNNAMED: &str = "arr_0";
@@ -75,7 +78,7 @@ impl Container for Npz {
     }
 
     fn description(&self) -> &'static str {
-        "NumPy: one array (.npy) or an uncompressed archive of them (.npz); read only"
+        "NumPy: one array (.npy) or an uncompressed archive of them (.npz)"
     }
 
     fn convention(&self) -> Convention {
@@ -104,12 +107,40 @@ impl Container for Npz {
         verify_checksums(source.path(), limits)
     }
 
-    fn can_hold(&self, _: &Element) -> bool {
-        false
+    fn can_hold(&self, element: &Element) -> bool {
+        element.dtype().is_some_and(|dtype| npy::descr(dtype).is_some())
     }
 
-    fn layout(&self, _: &Target) -> Result<Layout, Error> {
-        Err(Error::Layout("npz files are only read: write safetensors or mlx instead".into()))
+    fn layout(&self, target: &Target) -> Result<Layout, Error> {
+        if target.part_size.is_some() {
+            return Err(Error::Layout(
+                "an npz is one file and has no parts: write safetensors, or leave --part-size out".into(),
+            ));
+        }
+        let mut names = HashSet::new();
+        let (mut members, mut lengths) = (Vec::new(), Vec::new());
+        for tensor in &target.tensors {
+            if !names.insert(&tensor.name) {
+                return Err(Error::Layout(format!("two arrays would be called {:?}", tensor.name)));
+            }
+            let dtype = tensor.element.dtype();
+            let head = dtype.and_then(|dtype| npy::write(dtype, &tensor.shape));
+            let (Some(dtype), Some(head)) = (dtype, head) else {
+                return Err(crate::safetensors::cannot_hold(self.name(), &tensor.element, &tensor.name));
+            };
+            let bytes = crate::safetensors::write::plain(tensor, dtype)?.bytes;
+            let length = bytes.checked_add(head.len() as u64);
+            let length = length.ok_or_else(|| Error::Layout(format!("tensor {:?} is too large", tensor.name)))?;
+            lengths.push((head.len() as u64, bytes));
+            members.push(Member { name: format!("{}.npy", tensor.name), head, length });
+        }
+        let (part, offsets) = archive::lay(String::new(), members, ALIGNMENT)?;
+        let extent =
+            |(offset, (head, length)): (u64, (u64, u64))| vec![Extent { part: 0, offset: offset + head, length }];
+        let keys = target.metadata.iter().map(|(key, _)| key).filter(|key| *key != "format");
+        let left_out = keys.chain(target.files.iter().map(|(name, _)| name.as_str())).map(String::from).collect();
+        let tensors = offsets.into_iter().zip(lengths).map(extent).collect();
+        Ok(Layout { parts: vec![part], tensors, left_out, ..Layout::default() })
     }
 }
 

@@ -93,6 +93,43 @@ fn dtype(descr: &str) -> Result<DType, Problem> {
     })
 }
 
+/// How NumPy spells a type; `None` for those it lacks. BF16 is spelled as MLX does.
+pub fn descr(dtype: DType) -> Option<&'static str> {
+    Some(match dtype {
+        DType::Bool => "|b1",
+        DType::U8 => "|u1",
+        DType::I8 => "|i1",
+        DType::U16 => "<u2",
+        DType::I16 => "<i2",
+        DType::U32 => "<u4",
+        DType::I32 => "<i4",
+        DType::U64 => "<u8",
+        DType::I64 => "<i8",
+        DType::F16 => "<f2",
+        DType::F32 => "<f4",
+        DType::F64 => "<f8",
+        DType::C64 => "<c8",
+        DType::BF16 => "<V2",
+        _ => return None,
+    })
+}
+
+/// The header of an array, version 1.0, padded as NumPy does so that the values are aligned.
+pub fn write(dtype: DType, shape: &[usize]) -> Option<Vec<u8>> {
+    let descr = descr(dtype)?;
+    let dimensions: Vec<String> = shape.iter().map(usize::to_string).collect();
+    let comma = if shape.len() == 1 { "," } else { "" };
+    let mut text =
+        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}{comma}), }}", dimensions.join(", "));
+    let padded = (10 + text.len() + 1).next_multiple_of(64) - 10;
+    text.push_str(&" ".repeat(padded - 1 - text.len()));
+    text.push('\n');
+    let mut header = b"\x93NUMPY\x01\x00".to_vec();
+    header.extend(u16::try_from(text.len()).ok()?.to_le_bytes());
+    header.extend(text.bytes());
+    Some(header)
+}
+
 /// A strict reader of the one literal that array headers hold.
 struct Literal<'a> {
     text: &'a [u8],

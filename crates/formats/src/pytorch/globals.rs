@@ -47,6 +47,11 @@ const TYPES: [(&str, &str, DType); 17] = [
     ("", "float8_e8m0fnu", DType::F8E8M0),
 ];
 
+/// The class of storages and the name of a type; the class is empty for newer types, `None` for those PyTorch lacks.
+pub fn name_of(dtype: DType) -> Option<(&'static str, &'static str)> {
+    TYPES.iter().find(|row| row.2 == dtype).map(|row| (row.0, row.1))
+}
+
 /// The meaning of `module.name`, or the refusal that names it.
 pub fn find(module: &str, name: &str) -> Result<Global, Problem> {
     let found = match (module, name) {

@@ -2,8 +2,6 @@
 //!
 //! Such a file is a pickle, which is a program. It is run by a machine of its own ([`pickle`]) that knows tensors and
 //! nothing else: a file that asks for any other name is refused, and the refusal says the name.
-//!
-//! Read only: a zip has records between and behind its members, and a [`Layout`] has none but at the beginning.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +17,7 @@ mod checkpoint;
 mod globals;
 mod pickle;
 mod state;
+mod write;
 
 pub use checkpoint::{Checkpoint, TensorInfo};
 
@@ -44,7 +43,7 @@ impl Container for PyTorch {
     }
 
     fn description(&self) -> &'static str {
-        "PyTorch: state dicts of torch.save (.bin, .pt, .pth) or a folder of them; no code is run; read only"
+        "PyTorch: state dicts of torch.save (.bin, .pt, .pth) or a folder of them; no code is run"
     }
 
     fn convention(&self) -> Convention {
@@ -91,12 +90,12 @@ impl Container for PyTorch {
         Ok(problems)
     }
 
-    fn can_hold(&self, _: &Element) -> bool {
-        false
+    fn can_hold(&self, element: &Element) -> bool {
+        element.dtype().is_some_and(|dtype| globals::name_of(dtype).is_some())
     }
 
-    fn layout(&self, _: &Target) -> Result<Layout, Error> {
-        Err(Error::Layout("pytorch files are only read: write safetensors instead, which PyTorch programs read".into()))
+    fn layout(&self, target: &Target) -> Result<Layout, Error> {
+        write::layout(target)
     }
 }
 

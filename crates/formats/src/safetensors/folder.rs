@@ -186,6 +186,44 @@ pub fn is_side_file(name: &str) -> bool {
     known && !name.starts_with('.') && !name.ends_with(".index.json")
 }
 
+/// Whether a file of this name is of a model whatever else there is: weights, their index, or a file that the tools that
+/// write models give that name. A text of any other name may be the user's own.
+pub fn is_model_file(name: &str) -> bool {
+    const NAMES: [&str; 20] = [
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "vocab.txt",
+        "merges.txt",
+        "chat_template.jinja",
+        "chat_template.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "adapter_config.json",
+        "quantize_config.json",
+        "README.md",
+        "LICENSE",
+        "LICENSE.txt",
+        ".gitattributes",
+    ];
+    const WEIGHTS: [(&str, &str); 4] =
+        [("model", ".safetensors"), ("pytorch_model", ".bin"), ("weights", ".npz"), ("adapter_model", ".safetensors")];
+    let numbered = |rest: &str| rest.bytes().all(|b| b.is_ascii_digit() || b"-.of".contains(&b));
+    let weights = |(stem, kind): &(&str, &str)| {
+        name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(kind)).is_some_and(numbered)
+    };
+    let code = ["configuration_", "modeling_", "tokenization_"].iter().any(|stem| name.starts_with(stem));
+    NAMES.contains(&name)
+        || WEIGHTS.iter().any(weights)
+        || (name.ends_with(".index.json") && name.contains("model"))
+        || (code && name.ends_with(".py"))
+}
+
 fn contains(sorted: &[String], name: &str) -> bool {
     sorted.binary_search_by(|file| file.as_str().cmp(name)).is_ok()
 }
@@ -229,6 +267,16 @@ mod tests {
         assert_eq!(problem.code, "missing-part");
         assert!(problem.message.contains(two[0]), "{problem}");
         assert_eq!(find(&["a.safetensors", "b.safetensors"]).unwrap_err().code, "no-index");
+    }
+
+    #[test]
+    fn files_of_models_are_told_from_those_of_users() {
+        for name in [INDEX, "model-00001-of-00002.safetensors", "weights.00.npz", "config.json", "modeling_x.py"] {
+            assert!(is_model_file(name), "{name}");
+        }
+        for name in ["notes.md", "thesis.txt", "model-mine.safetensors", "run.py", "results.json", "data.npz"] {
+            assert!(!is_model_file(name), "{name}");
+        }
     }
 
     #[test]

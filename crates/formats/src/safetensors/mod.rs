@@ -12,11 +12,11 @@ use crate::{Container, Error, Extent, Layout, Probe, Problem, Source, SourceBuil
 
 pub(crate) mod folder;
 mod header;
-mod index;
+pub(crate) mod index;
 pub(crate) mod write;
 
 use folder::Naming;
-pub use folder::is_side_file;
+pub use folder::{is_model_file, is_side_file};
 pub use header::{Header, TensorInfo, parse};
 pub use index::{INDEX, Index};
 
@@ -104,7 +104,7 @@ impl Container for SafeTensors {
 }
 
 /// Nothing is packed here; a config.json that still says so would be that of the source.
-fn without_quantization(layout: &mut Layout) -> Result<(), Error> {
+pub(crate) fn without_quantization(layout: &mut Layout) -> Result<(), Error> {
     for (_, config) in layout.files.iter_mut().filter(|(name, _)| name == "config.json") {
         *config = crate::mlx::without_quantization(config);
         libraries::undescribe(config)?;

@@ -110,7 +110,7 @@ fn check_names(planes: &[Vec<Stored>]) -> Result<(), Error> {
 }
 
 /// Fills parts in the order of the tensors; a tensor larger than a part gets one of its own.
-fn split(sizes: &[u64], part_size: Option<u64>) -> Vec<Vec<usize>> {
+pub fn split(sizes: &[u64], part_size: Option<u64>) -> Vec<Vec<usize>> {
     let limit = part_size.unwrap_or(u64::MAX);
     let (mut parts, mut current, mut filled) = (Vec::new(), Vec::new(), 0u64);
     for (i, size) in sizes.iter().enumerate() {
