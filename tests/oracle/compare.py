@@ -7,10 +7,12 @@ import json
 import pathlib
 import subprocess
 import sys
+import zipfile
 
 import gguf
 import llama_cpp
 import numpy as np
+import safetensors.torch
 import torch
 import transformers
 
@@ -141,13 +143,32 @@ def check_mlx(name, folder, work):
     return "tensors and logits equal to mlx_lm's own conversion"
 
 
+def check_pytorch_and_numpy(name, folder, work):
+    torch_folder, npz, back = work / f"{name}-torch", work / f"{name}.npz", work / f"{name}-torch-back"
+    original = {k: v for f in folder.glob("*.safetensors") for k, v in safetensors.torch.load_file(f).items()}
+    windlass("convert", folder, torch_folder, "--to", "pytorch", "--overwrite")
+    ours = torch.load(torch_folder / "pytorch_model.bin", weights_only=True, mmap=True)
+    assert ours.keys() == original.keys(), (name, ours.keys() ^ original.keys())
+    for key, tensor in original.items():
+        assert ours[key].dtype == tensor.dtype and torch.equal(ours[key], tensor), (name, key)
+    assert zipfile.ZipFile(torch_folder / "pytorch_model.bin").testzip() is None, name
+    windlass("convert", folder, npz, "--overwrite")
+    arrays = np.load(npz)
+    for key, tensor in original.items():
+        assert arrays[key].tobytes() == tensor.contiguous().view(torch.uint8).numpy().tobytes(), (name, key)
+    windlass("convert", torch_folder, back, "--overwrite")
+    for file in folder.iterdir():
+        assert file.read_bytes() == (back / file.name).read_bytes(), (name, file.name)
+    return "torch.load and numpy.load give the same bytes"
+
+
 def main(checkpoints, work):
     work.mkdir(parents=True, exist_ok=True)
     failed = 0
     for folder in sorted(checkpoints.iterdir()):
         if not folder.is_dir():
             continue
-        for check in [check_logits, check_there_and_back, check_quantizer, check_mlx]:
+        for check in [check_logits, check_there_and_back, check_quantizer, check_mlx, check_pytorch_and_numpy]:
             try:
                 print(f"ok      {folder.name:10} {check(folder.name, folder, work)}", flush=True)
             except Exception as e:

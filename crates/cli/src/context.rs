@@ -3,9 +3,9 @@
 use clap::builder::FalseyValueParser;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -123,31 +123,56 @@ impl Context {
         }
     }
 
-    /// A progress bar in bytes; silent where nobody would see it.
+    /// A progress bar in bytes; a line now and then where standard error is no terminal.
     pub fn progress(&self, what: &'static str) -> Progress {
-        let hidden = self.globals.quiet || self.globals.json || !std::io::stderr().is_terminal();
+        let silent = self.globals.quiet || self.globals.json;
+        let terminal = std::io::stderr().is_terminal();
+        let hidden = silent || !terminal;
         let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(10) };
         let template = "{prefix} {bar:32} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {eta} left";
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::with_draw_target(None, target).with_style(style).with_prefix(what);
-        Progress { bar, start: std::time::Instant::now() }
+        let next = (!silent && !terminal).then(|| Mutex::new(FIRST));
+        Progress { bar, what, next, start: Instant::now() }
     }
 }
+
+/// How long work takes before its progress is shown.
+const FIRST: Duration = Duration::from_millis(500);
+/// How long it is between two lines of progress.
+const BETWEEN: Duration = Duration::from_secs(3);
 
 /// A progress bar that appears when the work takes longer than half a second.
 pub struct Progress {
     bar: ProgressBar,
-    start: std::time::Instant,
+    what: &'static str,
+    /// When to print the next line, after the start; `None` where lines are not wanted.
+    next: Option<Mutex<Duration>>,
+    start: Instant,
 }
 
 impl Progress {
     /// Shows `done` of `total` bytes.
     pub fn show(&self, done: u64, total: u64) {
-        if self.start.elapsed() > Duration::from_millis(500) {
-            self.bar.set_length(total);
-            self.bar.set_position(done);
+        let elapsed = self.start.elapsed();
+        if elapsed <= FIRST {
+            return;
+        }
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        let Some(Ok(mut next)) = self.next.as_ref().map(|next| next.lock()) else { return };
+        if elapsed >= *next && done < total {
+            *next = elapsed + BETWEEN;
+            eprintln!("{}", line(self.what, done, total, elapsed));
         }
     }
+}
+
+/// `convert 35% 412 MB/s 3 s left`.
+fn line(what: &str, done: u64, total: u64, elapsed: Duration) -> String {
+    let (percent, rate) = (100 * u128::from(done) / u128::from(total.max(1)), done as f64 / elapsed.as_secs_f64());
+    let left = if done == 0 { "?".into() } else { format!("{:.0} s", ((total - done) as f64 / rate).ceil()) };
+    format!("{what} {percent}% {}/s {left} left", size::show(rate as u64))
 }
 
 impl Drop for Progress {
@@ -162,7 +187,7 @@ pub fn fail(error: &Error, json: bool) -> ExitCode {
         let document = serde_json::json!({"error": {
             "code": error.code.name(),
             "message": error.message,
-            "path": error.path,
+            "path": error.path.as_ref().map(|path| path.to_string_lossy()),
             "tensor": error.tensor,
             "offset": error.offset,
             "help": error.help,
@@ -176,4 +201,16 @@ pub fn fail(error: &Error, json: bool) -> ExitCode {
         }
     }
     ExitCode::from(error.code as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_progress_says_how_far_how_fast_and_how_long() {
+        let second = Duration::from_secs(1);
+        assert_eq!(line("convert", 350_000_000, 1_000_000_000, second), "convert 35% 350 MB/s 2 s left");
+        assert_eq!(line("verify", 0, 10, second), "verify 0% 0 B/s ? left");
+    }
 }

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && json => {
-            return context::fail(&windlass::Error::usage(error.to_string().trim().to_string()), true);
+            return context::fail(&wrong_usage(&error), true);
         }
         Err(error) => error.exit(),
     };
@@ -41,4 +41,18 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => context::fail(&error, json),
     }
+}
+
+/// What clap prints over several lines: its first paragraph is the message, hints and usage are the help.
+fn wrong_usage(error: &clap::Error) -> windlass::Error {
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return windlass::Error::usage("a command is missing").help("see windlass help");
+    }
+    let text = error.render().to_string();
+    let one_line = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut paragraphs = text.split("\n\n").map(one_line).filter(|p| !p.is_empty());
+    let message = paragraphs.next().unwrap_or_default();
+    let help: Vec<String> = paragraphs.filter(|p| !p.starts_with("For more information")).collect();
+    let error = windlass::Error::usage(message.trim_start_matches("error: "));
+    if help.is_empty() { error.help("see windlass help") } else { error.help(help.join("; ")) }
 }

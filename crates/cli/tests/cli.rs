@@ -265,3 +265,130 @@ fn the_reference_names_everything_there_is() {
         }
     }
 }
+
+#[test]
+fn verify_has_one_kind_of_document() {
+    let folder = model();
+    let here = folder.path();
+    let verdict = |path: &str| {
+        let output = windlass(here, &["verify", path, "--json"]);
+        assert_eq!(output.status.code(), Some(3));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let bytes = std::fs::read(here.join("model/model.safetensors")).unwrap();
+    std::fs::write(here.join("short.safetensors"), &bytes[..bytes.len() - 100]).unwrap();
+    let short = verdict("short.safetensors");
+    assert_eq!(short["ok"], false);
+    keys(&short["problems"][0], &["code", "message", "tensor", "offset"]);
+    std::fs::write(here.join("page.gguf"), "<html>").unwrap();
+    assert_eq!(verdict("page.gguf")["ok"], false);
+    // A tokenizer with more tokens than the embedding has rows.
+    let path = here.join("model/tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    let next = vocabulary.len() as u64 + 100;
+    vocabulary.extend((next..next + 2048).map(|i| (format!("token{i}"), i.into())));
+    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    let large = verdict("model");
+    assert_eq!(large["problems"][0]["code"], "vocabulary", "{large}");
+    assert_eq!(large["problems"][0]["tensor"], "model.embed_tokens.weight");
+    error(here, &["verify", "nowhere.gguf"], 1);
+}
+
+#[test]
+fn a_plan_says_whether_it_fits() {
+    let folder = model();
+    let here = folder.path();
+    let plan = json(here, &["convert", "model", "m.gguf", "--dry-run"]);
+    keys(&plan, &["memory", "bytes_read", "bytes_written", "fits", "disk_free_bytes", "memory_limit_bytes"]);
+    assert_eq!((&plan["fits"], plan["memory"]["blocks"]["cpu"].is_u64()), (&true.into(), true));
+    for arguments in [&["convert"][..], &["plan", "convert"]] {
+        let small = [arguments, &["model", "m.gguf", "--memory-limit", "1MiB"]].concat();
+        let small = if arguments.len() == 1 { [&small[..], &["--dry-run"]].concat() } else { small };
+        let plan = json(here, &small);
+        assert_eq!(plan["fits"], false);
+        assert!(plan["obstacles"][0].as_str().unwrap().contains("MiB"), "{plan}");
+        let text = String::from_utf8(windlass(here, &small).stdout).unwrap();
+        assert!(text.contains("it does not fit"), "{text}");
+    }
+    let error = error(here, &["convert", "model", "m.gguf", "--memory-limit", "1MiB"], 4);
+    assert!(error["message"].as_str().unwrap().contains("the limit of 1.0 MiB"), "{error}");
+}
+
+#[test]
+fn quickstart_replaces_only_what_it_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    std::fs::create_dir_all(here.join("windlass-quickstart/tiny-qwen3")).unwrap();
+    std::fs::write(here.join("windlass-quickstart/tiny-qwen3/mine.txt"), "mine").unwrap();
+    let error = error(here, &["quickstart"], 1);
+    assert!(error["help"].as_str().unwrap().contains("--overwrite"), "{error}");
+    assert!(here.join("windlass-quickstart/tiny-qwen3/mine.txt").exists());
+    let output = windlass(here, &["quickstart", "--out", "other", "--memory-limit", "1MiB"]);
+    assert_eq!(output.status.code(), Some(4), "the limit holds for every step");
+}
+
+#[test]
+fn wrong_usage_is_one_line_and_help_in_json() {
+    let folder = model();
+    let here = folder.path();
+    for arguments in [&["inspect"][..], &["inspect", "model", "--bogus"], &["convret"], &["plan", "convert"], &[]] {
+        let error = error(here, arguments, 2);
+        let (message, help) = (error["message"].as_str().unwrap(), error["help"].as_str().unwrap());
+        assert!(!message.contains('\n') && !message.contains("Usage") && !message.starts_with("error"), "{error}");
+        assert!(!help.contains('\n') && !help.is_empty(), "{error}");
+    }
+    let error = error(here, &["convert", "model", "m.gguf", "--scheme", "q4km"], 2);
+    assert!(error["message"].as_str().unwrap().contains("q4_k_m"), "{error}");
+}
+
+#[test]
+fn diff_goes_on_after_what_it_cannot_measure() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, big: i64, columns: usize| {
+        let mut data = Vec::new();
+        let mut header = serde_json::Map::new();
+        let mut add = |name: &str, dtype: &str, shape: Value, bytes: Vec<u8>| {
+            let end = data.len() + bytes.len();
+            header.insert(
+                name.into(),
+                serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": [data.len(), end]}),
+            );
+            data.extend(bytes);
+        };
+        let ints = [1i64, -5, big].iter().flat_map(|v| v.to_le_bytes()).collect();
+        add("ids", "I64", serde_json::json!([3]), ints);
+        add("flags", "BOOL", serde_json::json!([4]), vec![1, 0, 1, 1]);
+        add("other", "F32", serde_json::json!([1, columns]), vec![0; 4 * columns]);
+        add("weights", "F32", serde_json::json!([2]), [1f32, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect());
+        let header = Value::Object(header).to_string();
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    };
+    // Both are the same number as doubles.
+    write("a.safetensors", (1 << 62) + 1, 2);
+    write("b.safetensors", 1 << 62, 3);
+    let result = json(folder.path(), &["diff", "a.safetensors", "b.safetensors"]);
+    let find = |name: &str| result["tensors"].as_array().unwrap().iter().find(|t| t["name"] == name).unwrap().clone();
+    assert_eq!((&find("ids")["identical"], &find("ids")["max_abs"]), (&false.into(), &1.0.into()));
+    assert_eq!((&find("flags")["identical"], &find("weights")["identical"]), (&true.into(), &true.into()));
+    assert_eq!(result["unequal_shapes"][0]["shape_b"], serde_json::json!([1, 3]));
+    let text = String::from_utf8(windlass(folder.path(), &["diff", "a.safetensors", "b.safetensors"]).stdout).unwrap();
+    assert!(text.contains("not compared"), "{text}");
+}
+
+#[cfg(unix)]
+#[test]
+fn long_work_prints_lines_where_there_is_no_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    large(&here.join("in.safetensors"), 512);
+    let arguments = ["convert", "in.safetensors", "out.gguf", "--scheme", "q4_k_s", "--threads", "1"];
+    let output = windlass(here, &arguments);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = text.lines().find(|line| line.starts_with("convert ")).unwrap_or_else(|| panic!("{text}"));
+    assert!(line.contains("% ") && line.contains("B/s ") && line.ends_with(" left"), "{line}");
+    std::fs::remove_file(here.join("out.gguf")).unwrap();
+    let quiet = windlass(here, &[&arguments[..], &["-q"]].concat());
+    assert!(quiet.stderr.is_empty(), "{}", String::from_utf8_lossy(&quiet.stderr));
+}

@@ -1,5 +1,7 @@
 //! `diff`: two models tensor by tensor, whatever their containers and schemes.
 
+mod exact;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -8,14 +10,25 @@ use windlass_formats::{Source, container};
 use windlass_runtime::memory::Pool;
 
 use crate::rows::Reader;
-use crate::{Code, Error, Model, Result};
+use crate::{Model, Result};
 
 /// How two models differ.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Difference {
     pub tensors: Vec<TensorDifference>,
     pub only_in_a: Vec<String>,
     pub only_in_b: Vec<String>,
+    /// Tensors that both have, in different shapes: their values were not compared.
+    pub unequal_shapes: Vec<ShapeDifference>,
+}
+
+/// Two tensors of one name that cannot be compared.
+#[derive(Debug, Serialize)]
+pub struct ShapeDifference {
+    pub name: String,
+    /// Row-major, outermost first.
+    pub shape_a: Vec<usize>,
+    pub shape_b: Vec<usize>,
 }
 
 /// How two tensors differ.
@@ -39,6 +52,8 @@ struct View {
     columns: usize,
     order: Order,
     shift: f32,
+    /// Row-major, outermost first.
+    shape: Vec<usize>,
 }
 
 /// Compares all tensors that both have. `progress` gets values compared and values in all.
@@ -48,10 +63,15 @@ pub fn diff(a: &Model, b: &Model, memory_limit: u64, progress: &dyn Fn(u64, u64)
     let names: BTreeSet<&String> = views_a.keys().chain(views_b.keys()).collect();
     let total = names.iter().filter_map(|n| views_a.get(*n)).map(|v| (v.rows * v.columns) as u64).sum();
     let pool = Pool::new(memory_limit);
-    let mut result = Difference { tensors: Vec::new(), only_in_a: Vec::new(), only_in_b: Vec::new() };
+    let mut result = Difference::default();
     let mut done = 0;
     for name in names {
         match (views_a.get(name), views_b.get(name)) {
+            (Some(x), Some(y)) if (x.rows, x.columns) != (y.rows, y.columns) => {
+                let (shape_a, shape_b) = (x.shape.clone(), y.shape.clone());
+                result.unequal_shapes.push(ShapeDifference { name: name.clone(), shape_a, shape_b });
+                done += (x.rows * x.columns) as u64;
+            }
             (Some(x), Some(y)) => {
                 let compared = compare(name, (&a.source, x), (&b.source, y), &pool)?;
                 result.tensors.push(compared);
@@ -82,13 +102,15 @@ fn views(model: &Model, by_architecture: bool) -> Result<BTreeMap<String, View>>
             let label = if whole { name.tensor } else { format!("{} (from row {})", name.tensor, name.row) };
             let columns = if piece.shape.len() > 1 { piece.shape[piece.shape.len() - 1] } else { 1 };
             let (first, rows) = (place.row, piece.rows());
-            views.insert(label, View { entry, first, rows, columns, order: place.order, shift: place.shift });
+            let (order, shift, shape) = (place.order, place.shift, piece.shape.clone());
+            views.insert(label, View { entry, first, rows, columns, order, shift, shape });
         }
     }
     for (index, entry) in source.tensors().iter().enumerate().filter(|(i, _)| !used.contains(i)) {
         let (rows, columns) =
             if entry.shape().len() > 1 { (entry.rows(), entry.columns()) } else { (entry.columns(), 1) };
-        let view = View { entry: index, first: 0, rows, columns, order: Order::Plain, shift: 0.0 };
+        let (order, shape) = (Order::Plain, entry.shape().to_vec());
+        let view = View { entry: index, first: 0, rows, columns, order, shift: 0.0, shape };
         views.insert(entry.name().into(), view);
     }
     Ok(views)
@@ -96,39 +118,66 @@ fn views(model: &Model, by_architecture: bool) -> Result<BTreeMap<String, View>>
 
 fn compare(name: &str, a: (&Source, &View), b: (&Source, &View), pool: &Pool) -> Result<TensorDifference> {
     let (rows, columns) = (a.1.rows, a.1.columns);
-    if (b.1.rows, b.1.columns) != (rows, columns) {
-        let message = format!(
-            "tensor {name:?} has {rows} rows of {columns} in the first model and {} rows of {} in the second",
-            b.1.rows, b.1.columns
-        );
-        return Err(Error::new(Code::Failed, message).tensor(name));
-    }
+    let numbers = [a, b].iter().any(|(source, view)| exact::reads(source.tensors()[view.entry].element()));
     let at_once = whole_heads(a.1.order, b.1.order, ((1 << 18) / columns.max(1)).max(1)).clamp(1, rows.max(1));
-    let (mut error, mut max, mut aa, mut bb, mut ab) = (0.0f64, 0.0f64, 0.0f64, 0.0f64, 0.0f64);
+    let mut sums = Sums { same: true, ..Sums::default() };
     for first in (0..rows).step_by(at_once) {
         let count = at_once.min(rows - first);
+        if numbers {
+            let (x, y) = (exact::read(a, first, count, pool)?, exact::read(b, first, count, pool)?);
+            x.iter().zip(&y).for_each(|(x, y)| sums.add(x.as_f64(), y.as_f64(), x.minus(y)));
+            if x.len() != y.len() {
+                // Complex numbers and real ones.
+                sums.add(0.0, 0.0, f64::NAN);
+            }
+            continue;
+        }
         let mut x = pool.try_take("a block of the first model", count * columns * 4)?;
         let mut y = pool.try_take("a block of the second model", count * columns * 4)?;
         read(a, first, count, x.as_f32_mut(), pool)?;
         read(b, first, count, y.as_f32_mut(), pool)?;
         for (x, y) in x.as_f32_mut().iter().zip(y.as_f32_mut().iter()) {
             let (x, y) = (f64::from(*x), f64::from(*y));
-            error += (x - y) * (x - y);
-            max = max.max((x - y).abs());
-            aa += x * x;
-            bb += y * y;
-            ab += x * y;
+            sums.add(x, y, x - y);
         }
     }
-    let count = (rows * columns).max(1) as f64;
-    Ok(TensorDifference {
-        name: name.into(),
-        max_abs: if error.is_nan() { f64::INFINITY } else { max },
-        rmse: if error.is_nan() { f64::INFINITY } else { (error / count).sqrt() },
-        cosine: if aa > 0.0 && bb > 0.0 { ab / (aa * bb).sqrt() } else { f64::from(u8::from(aa == bb)) },
-        sqnr_db: (error > 0.0 && aa > 0.0).then(|| 10.0 * (aa / error).log10()),
-        identical: error == 0.0,
-    })
+    Ok(sums.difference(name, rows * columns))
+}
+
+/// What the comparison of two tensors adds up to.
+#[derive(Default)]
+struct Sums {
+    error: f64,
+    max: f64,
+    aa: f64,
+    bb: f64,
+    ab: f64,
+    same: bool,
+}
+
+impl Sums {
+    /// A pair of values, and their difference, which may be known better than the values are.
+    #[inline]
+    fn add(&mut self, x: f64, y: f64, difference: f64) {
+        self.error += difference * difference;
+        self.max = self.max.max(difference.abs());
+        self.aa += x * x;
+        self.bb += y * y;
+        self.ab += x * y;
+        self.same &= difference == 0.0;
+    }
+
+    fn difference(self, name: &str, count: usize) -> TensorDifference {
+        let Sums { error, max, aa, bb, ab, same } = self;
+        TensorDifference {
+            name: name.into(),
+            max_abs: if error.is_nan() { f64::INFINITY } else { max },
+            rmse: if error.is_nan() { f64::INFINITY } else { (error / count.max(1) as f64).sqrt() },
+            cosine: if aa > 0.0 && bb > 0.0 { ab / (aa * bb).sqrt() } else { f64::from(u8::from(aa == bb)) },
+            sqnr_db: (error > 0.0 && aa > 0.0).then(|| 10.0 * (aa / error).log10()),
+            identical: same,
+        }
+    }
 }
 
 /// Rows are read in whole heads, because a head is the unit in which orders differ.

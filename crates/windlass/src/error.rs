@@ -1,6 +1,6 @@
 //! One error for every verb: what went wrong, where, what to do, and which exit code says so.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use windlass_formats::Problem;
 
@@ -33,12 +33,14 @@ impl Code {
 pub struct Error {
     pub code: Code,
     pub message: String,
-    pub path: Option<PathBuf>,
+    pub path: Option<Box<Path>>,
     pub tensor: Option<String>,
     /// Bytes from the beginning of the file.
     pub offset: Option<u64>,
     /// What the user can do.
-    pub help: Option<String>,
+    pub help: Option<Box<str>>,
+    /// Short name of what is wrong with an input, as `verify` lists it.
+    pub problem: Option<&'static str>,
     /// Whether the work done so far is kept for `--resume`.
     pub resumable: bool,
 }
@@ -49,7 +51,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error with nothing but a message.
     pub fn new(code: Code, message: impl Into<String>) -> Error {
-        Error { code, message: message.into(), path: None, tensor: None, offset: None, help: None, resumable: false }
+        let message = message.into();
+        Error { code, message, path: None, tensor: None, offset: None, help: None, problem: None, resumable: false }
     }
 
     /// Wrong usage.
@@ -77,7 +80,7 @@ impl Error {
 
     /// Adds what the user can do.
     pub fn help(mut self, help: impl Into<String>) -> Error {
-        self.help = Some(help.into());
+        self.help = Some(help.into().into());
         self
     }
 
@@ -102,7 +105,9 @@ impl From<windlass_formats::Error> for Error {
             E::Io { path, source } => Error::io(&path, source),
             E::Refused { path, problem } => {
                 let mut error = Error::new(Code::Refused, message).at(&path);
-                (error.tensor, error.offset, error.help) = (problem.tensor, problem.offset, problem.help);
+                (error.tensor, error.offset) = (problem.tensor, problem.offset);
+                error.help = problem.help.map(String::into_boxed_str);
+                error.problem = Some(problem.code);
                 if error.help.is_none() && matches!(problem.code, "truncated" | "shrunk") {
                     error.help = Some("download the file again, or compare its size with the original's".into());
                 }

@@ -21,6 +21,11 @@ pub fn register_providers() {
     windlass_cpu::register();
 }
 
+/// Writes a path into JSON; what is not UTF-8 in it is replaced by question marks.
+fn lossy<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
 pub use error::{Code, Error, Result};
 pub use model::{Identity, Model};
 pub use {

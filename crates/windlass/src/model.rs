@@ -28,13 +28,13 @@ pub struct Identity {
 
 impl Model {
     /// Opens a file, a folder, or `hf:ORG/NAME` from the local cache. Reads headers and config.json only.
-    pub fn open(path: &str, limits: &Limits) -> Result<Model> {
+    pub fn open(path: impl AsRef<Path>, limits: &Limits) -> Result<Model> {
         Model::open_with_config(path, None, limits)
     }
 
     /// As [`Model::open`], with config.json and tokenizer taken from another folder.
-    pub fn open_with_config(path: &str, config_from: Option<&Path>, limits: &Limits) -> Result<Model> {
-        let path = resolve_model(path)?;
+    pub fn open_with_config(path: impl AsRef<Path>, config_from: Option<&Path>, limits: &Limits) -> Result<Model> {
+        let path = resolve_model(path.as_ref())?;
         let source = windlass_formats::open(&path, limits)?;
         let identity = match config_from {
             Some(folder) => {

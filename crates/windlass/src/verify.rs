@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 
 use serde::Serialize;
+use windlass_catalog::Convention;
 use windlass_formats::{Entry, Problem, Source, container};
 use windlass_quant::measure;
 use windlass_runtime::memory::Pool;
 use windlass_tensor::{Element, Limits};
 
 use crate::rows::{Reader, packing, ranges};
-use crate::{Model, Result};
+use crate::{Code, Error, Model, Result};
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -49,6 +50,7 @@ pub fn verify(model: &Model, options: &Options) -> Result<Verdict> {
     };
     problems.extend(missing(model)?);
     problems.extend(side_files(model, &options.limits)?);
+    problems.extend(vocabulary(model, &options.limits)?);
     let mut bytes_read = 0;
     if options.deep {
         let pool = Pool::new(options.memory_limit);
@@ -61,6 +63,14 @@ pub fn verify(model: &Model, options: &Options) -> Result<Verdict> {
     let tensors = source.tensors().len();
     let problems: Vec<Finding> = problems.into_iter().map(finding).collect();
     Ok(Verdict { ok: problems.is_empty(), problems, tensors, bytes_read })
+}
+
+/// The verdict on a model that an error kept from being opened or read to its end, if the model is to blame.
+pub fn refusal(error: &Error) -> Option<Verdict> {
+    let Error { code: Code::Refused, message, tensor, offset, problem, .. } = error else { return None };
+    let code = problem.unwrap_or("not-a-model").into();
+    let found = Finding { code, message: message.clone(), tensor: tensor.clone(), offset: *offset };
+    Some(Verdict { ok: false, problems: vec![found], tensors: 0, bytes_read: 0 })
 }
 
 fn finding(problem: Problem) -> Finding {
@@ -84,11 +94,29 @@ fn side_files(model: &Model, limits: &Limits) -> Result<Vec<Problem>> {
     Ok(problems)
 }
 
+/// Tokens that the embedding has no row for.
+fn vocabulary(model: &Model, limits: &Limits) -> Result<Option<Problem>> {
+    let (Ok(identity), Ok(tokenizer)) = (&model.identity, model.tokenizer(limits)) else { return Ok(None) };
+    let convention = container(model.source.container()).map_or(Convention::Hf, |c| c.convention());
+    for piece in identity.architecture.pieces(&identity.hyper)? {
+        if !piece.places(Convention::Gguf).iter().any(|place| place.tensor == "token_embd.weight") {
+            continue;
+        }
+        let found = piece.places(convention).into_iter().find_map(|place| model.source.tensor(&place.tensor));
+        let tokens = tokenizer.vocabulary_size();
+        return Ok(found.filter(|entry| entry.rows() < tokens).map(|entry| {
+            let message = format!("has {} rows, the tokenizer has {tokens} tokens", entry.rows());
+            Problem::new("vocabulary", message).tensor(entry.name())
+        }));
+    }
+    Ok(None)
+}
+
 /// Tensors that the architecture needs and the model lacks, or has in another shape.
 fn missing(model: &Model) -> Result<Vec<Problem>> {
     let Ok(identity) = &model.identity else { return Ok(Vec::new()) };
     let source = &model.source;
-    let convention = container(source.container()).map_or(windlass_catalog::Convention::Hf, |c| c.convention());
+    let convention = container(source.container()).map_or(Convention::Hf, |c| c.convention());
     let shape = |name: &str| source.tensor(name).map(|e| e.shape());
     let mut problems = Vec::new();
     let mut seen = HashSet::new();

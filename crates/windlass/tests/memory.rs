@@ -21,7 +21,7 @@ fn one_tensor_larger_than_the_limit_is_converted_within_it() {
     let end = file.seek(SeekFrom::Current(bytes as i64)).unwrap();
     file.set_len(end).unwrap();
     let options = Options { scheme: Some("q4_0".into()), pure: true, memory_limit: LIMIT, ..Options::default() };
-    let conversion = Conversion::plan(&source.to_string_lossy(), &folder.path().join("large.gguf"), options).unwrap();
+    let conversion = Conversion::plan(&source, &folder.path().join("large.gguf"), options).unwrap();
     let planned = conversion.describe().peak_memory_bytes;
     let stop = AtomicBool::new(false);
     let report = conversion.run(&Watch { stop: &stop, progress: &|_, _| {} }).unwrap();

@@ -11,7 +11,7 @@ use crate::size;
 #[derive(clap::Args)]
 pub struct Convert {
     /// A file, a folder, or hf:ORG/NAME
-    source: String,
+    source: PathBuf,
     /// The file or folder to write
     target: PathBuf,
     /// Container of the target [default: by its name: .gguf, .safetensors, or a Hugging Face folder]
@@ -103,6 +103,8 @@ pub fn describe(out: &mut dyn std::io::Write, p: &Plan) -> std::io::Result<()> {
         writeln!(out, "disk     {} free", size::show(free))?;
     }
     writeln!(out, "computes on {} with {} threads", p.device, p.threads)?;
+    writeln!(out, "{}", if p.fits { "it fits" } else { "it does not fit" })?;
+    p.obstacles.iter().try_for_each(|o| writeln!(out, "  {o}"))?;
     p.warnings.iter().try_for_each(|w| writeln!(out, "warning: {w}"))
 }
 

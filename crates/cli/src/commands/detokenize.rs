@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use serde::Serialize;
 use clap::builder::FalseyValueParser;
 use windlass::{Model, Result};
@@ -8,7 +9,7 @@ use crate::context::Context;
 #[derive(clap::Args)]
 pub struct Detokenize {
     /// A file, a folder, or hf:ORG/NAME
-    model: String,
+    model: PathBuf,
     /// Token numbers, such as 1,2,3
     #[arg(long, env = "WINDLASS_TOKENS", value_delimiter = ',', required = true)]
     tokens: Vec<u32>,

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use windlass::diff::diff;
 use windlass::{Model, Result};
 
@@ -7,9 +9,9 @@ use crate::context::Context;
 #[derive(clap::Args)]
 pub struct Diff {
     /// The first model: the one that errors are relative to
-    a: String,
+    a: PathBuf,
     /// The second model
-    b: String,
+    b: PathBuf,
 }
 
 impl Diff {
@@ -29,6 +31,9 @@ impl Diff {
                 } else {
                     writeln!(out, "{:width$}  {:10.3e}  {:10.3e}  {:9.6}  {sqnr:>8}", t.name, t.max_abs, t.rmse, t.cosine)?;
                 }
+            }
+            for t in &result.unequal_shapes {
+                writeln!(out, "{:width$}  shapes {:?} and {:?}: not compared", t.name, t.shape_a, t.shape_b)?;
             }
             result.only_in_a.iter().try_for_each(|name| writeln!(out, "only in the first: {name}"))?;
             result.only_in_b.iter().try_for_each(|name| writeln!(out, "only in the second: {name}"))

@@ -1,4 +1,5 @@
 use std::io::Write;
+use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use windlass::inspect::{Description, inspect};
@@ -11,7 +12,7 @@ use crate::size;
 #[derive(clap::Args)]
 pub struct Inspect {
     /// A file, a folder, or hf:ORG/NAME
-    model: String,
+    model: PathBuf,
     /// List every tensor
     #[arg(long, env = "WINDLASS_TENSORS", value_parser = FalseyValueParser::new())]
     tensors: bool,

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
-use windlass::convert::Watch;
+use clap::builder::FalseyValueParser;
+use windlass::convert::{Options, Watch};
 use windlass::quickstart::{Step, quickstart};
 use windlass::{Code, Error, Result};
 
@@ -13,18 +14,28 @@ pub struct Quickstart {
     /// Folder to work in; what an earlier quickstart left there is replaced
     #[arg(long, env = "WINDLASS_OUT", default_value = "windlass-quickstart")]
     out: PathBuf,
+    /// Replace models of the same names that no quickstart made
+    #[arg(long, env = "WINDLASS_OVERWRITE", value_parser = FalseyValueParser::new())]
+    overwrite: bool,
 }
 
 impl Quickstart {
     pub fn run(self, context: &Context) -> Result<()> {
         let watch = Watch { stop: context.heed_stop(), progress: &|_, _| {} };
+        let options = Options {
+            overwrite: self.overwrite,
+            memory_limit: context.globals.memory_limit,
+            threads: context.threads(),
+            limits: context.limits.clone(),
+            ..Options::default()
+        };
         let quiet = context.globals.json || context.globals.quiet;
         let show = |step: &Step| {
             if !quiet {
                 println!("{}", line(step));
             }
         };
-        let tour = quickstart(&self.out, &watch, &show)?;
+        let tour = quickstart(&self.out, &options, &watch, &show)?;
         let failed: Vec<&str> = tour.steps.iter().filter(|s| !s.ok).map(|s| s.name.as_str()).collect();
         context.print(&tour, |out| match failed.is_empty() {
             true => writeln!(out, "\nAll of it is in {}. Try: windlass inspect {0}/tiny-q4_k_m.gguf", tour.folder.display()),

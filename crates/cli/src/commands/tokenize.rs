@@ -1,4 +1,5 @@
 use std::io::Read;
+use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use serde::Serialize;
@@ -10,7 +11,7 @@ use crate::context::Context;
 #[derive(clap::Args)]
 pub struct Tokenize {
     /// A file, a folder, or hf:ORG/NAME
-    model: String,
+    model: PathBuf,
     /// The text; `-` reads standard input
     #[arg(short, long, env = "WINDLASS_PROMPT", value_name = "TEXT")]
     prompt: String,

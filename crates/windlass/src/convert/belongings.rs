@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use windlass_catalog::Convention;
 use windlass_formats::Source;
-use windlass_tensor::{Array, DType, Element, Limits, Metadata, Value};
+use windlass_tensor::{Array, Bytes, DType, Element, Limits, Metadata, Value};
 use windlass_text::HfFiles;
 
 use super::foreign;
@@ -57,7 +57,12 @@ pub fn side_files(source: &Source, limits: &Limits) -> Result<BTreeMap<String, V
 /// A name from a file is only believed if it stays in the folder it is written to.
 fn is_carried(name: &str) -> bool {
     let plain = !name.starts_with('.') && !name.contains(['/', '\\', '\0', ':']);
-    plain && windlass_formats::safetensors::is_side_file(name) && !name.ends_with(".py")
+    plain && windlass_formats::safetensors::is_side_file(name) && !is_code(name)
+}
+
+/// Whether a side file would be run by the program that loads the model.
+fn is_code(name: &str) -> bool {
+    name.ends_with(".py")
 }
 
 /// Element types that tensors had before they came into this source, by name in Hugging Face's convention.
@@ -76,6 +81,11 @@ impl Originals {
             Some((name.to_string(), DType::from_name(dtype)?))
         };
         Originals { default, exceptions: list.unwrap_or_default().iter().filter_map(pair).collect() }
+    }
+
+    /// The type that most values had, if it was recorded.
+    pub fn most(&self) -> Option<DType> {
+        self.default
     }
 
     /// Whether anything was recorded.
@@ -120,7 +130,10 @@ pub fn for_gguf(
     }
     let mut belongings = Belongings::default();
     let Some(identity) = identity else {
-        record(source, outputs, files, &mut belongings);
+        let message = "there is no config.json, so the GGUF does not say its architecture and no program can run it: give \
+            --config-from DIR";
+        belongings.warnings.push(message.into());
+        record(source, outputs, files, &mut belongings, limits);
         return Ok(belongings);
     };
     let architecture = identity.architecture;
@@ -144,7 +157,7 @@ pub fn for_gguf(
             belongings.metadata.set(key, value);
         }
     }
-    record(source, outputs, files, &mut belongings);
+    record(source, outputs, files, &mut belongings, limits);
     super::shifted::keep(source, outputs)?.into_iter().for_each(|(key, value)| belongings.metadata.set(key, value));
     Ok(belongings)
 }
@@ -164,8 +177,15 @@ pub fn for_folder(
     let mut header = original_header(source);
     if source.container() == "gguf" && source.metadata().get(VERSION).is_none() {
         let keys = source.metadata().iter().filter(|(key, _)| !key.starts_with("tokenizer."));
-        keys.filter_map(|(k, v)| Some((k, foreign::write(v)?))).for_each(|(k, v)| header.set(format!("{KEY}{k}"), v));
+        for (key, value) in keys {
+            match foreign::write(value) {
+                Some(text) => header.set(format!("{KEY}{key}"), text),
+                None => belongings.warnings.push(format!("the key {key} is too long a list to be carried along")),
+            }
+        }
     }
+    let code = source.metadata().iter().filter_map(|(key, _)| key.strip_prefix(FILE)).filter(|name| is_code(name));
+    belongings.warnings.extend(code.map(|name| format!("{name} is code, and code of a GGUF is never written")));
     if to == Convention::Mlx {
         belongings.metadata.set("format", "mlx");
         header.iter().for_each(|(key, value)| belongings.metadata.set(format!("{HEADER}{key}"), value.clone()));
@@ -234,7 +254,13 @@ fn files_from_gguf(
 }
 
 /// Writes down what GGUF has no words for.
-fn record(source: &Source, outputs: &[Output], files: &BTreeMap<String, Vec<u8>>, belongings: &mut Belongings) {
+fn record(
+    source: &Source,
+    outputs: &[Output],
+    files: &BTreeMap<String, Vec<u8>>,
+    belongings: &mut Belongings,
+    limits: &Limits,
+) {
     let keys = &mut belongings.metadata;
     keys.set(VERSION, env!("CARGO_PKG_VERSION"));
     if let Some(dtype) = dominant_float(source) {
@@ -251,7 +277,22 @@ fn record(source: &Source, outputs: &[Output], files: &BTreeMap<String, Vec<u8>>
     for (key, value) in original_header(source).iter().filter(|(k, _)| !own(k)) {
         keys.set(format!("{HEADER}{key}"), value.clone());
     }
-    for (name, bytes) in files {
+    // What else the header has (a vocabulary) takes less than the file it was made from.
+    let mut room = limits.header_bytes / 2;
+    let mut smallest_first: Vec<(&String, &Vec<u8>)> = files.iter().collect();
+    smallest_first.sort_by_key(|(_, bytes)| bytes.len());
+    for (name, bytes) in smallest_first {
+        if is_code(name) {
+            belongings.warnings.push(format!("{name} is code: it is not carried in a GGUF, and does not come back"));
+            continue;
+        }
+        let size = bytes.len() as u64;
+        if size > room {
+            let why = format!("{name} has {}, too much for the header of a GGUF", Bytes(size));
+            belongings.warnings.push(format!("{why}: it is not carried, and does not come back"));
+            continue;
+        }
+        room -= size;
         let value = match std::str::from_utf8(bytes) {
             Ok(text) => Value::from(text),
             Err(_) => Value::Array(Array::U8(bytes.clone())),

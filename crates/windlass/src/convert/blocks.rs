@@ -30,6 +30,8 @@ pub struct Piece {
     /// Importance of each column, for each expert one after the other.
     pub importance: Option<Vec<f32>>,
     pub measure: bool,
+    /// Whether a value that changes is an error.
+    pub exact: bool,
 }
 
 /// All blocks of a conversion.
@@ -296,6 +298,9 @@ impl<'a> Blocks<'a> {
             let mut decoded = self.pool.take("a block of decoded floats", values.len() * 4)?;
             let decoded = decoded.as_f32_mut();
             rows::decode(&piece.element, &slices(&out), columns, decoded)?;
+            if piece.exact {
+                self.check_unchanged(piece, step, values, decoded)?;
+            }
             self.record_error(index, values, decoded);
         }
         self.write(piece, step, &slices(&out))
@@ -329,6 +334,35 @@ impl<'a> Blocks<'a> {
             return Ok(());
         }
         let at = values.iter().position(|v| v.is_nan() || v.abs() > largest).unwrap_or(0);
+        let help = if values[at].is_finite() {
+            "choose a type with a larger range, such as bf16"
+        } else {
+            "the weights are damaged: see what else is with `windlass verify --deep`, then download them again"
+        };
+        self.refuse_value(piece, step, ("not-finite", "cannot hold"), values, at, help)
+    }
+
+    /// Refuses a value that is not the same after it became the type that its tensor had before it came into the source.
+    fn check_unchanged(&self, piece: &Piece, step: &Step, values: &[f32], decoded: &[f32]) -> Result<()> {
+        let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits() && !(a.is_nan() && b.is_nan());
+        let Some(at) = values.iter().zip(decoded).position(differs) else { return Ok(()) };
+        let name = piece.element.name().to_lowercase();
+        let help = format!(
+            "the tensor was changed since it was {name}: keep all with --scheme f32, or round it with --scheme {name}"
+        );
+        self.refuse_value(piece, step, ("rounded", "was the tensor's type before, and cannot hold"), values, at, &help)
+    }
+
+    /// The error for value `at` of a step: `element WHAT the value X in row R, column C`.
+    fn refuse_value(
+        &self,
+        piece: &Piece,
+        step: &Step,
+        (code, what): (&'static str, &str),
+        values: &[f32],
+        at: usize,
+        help: &str,
+    ) -> Result<()> {
         let (_, columns) = rows_and_columns(&piece.output.shape);
         let row = step.first + at / columns.max(1);
         let Content::Rows(segments) = &piece.output.content else { return Ok(()) };
@@ -337,15 +371,9 @@ impl<'a> Blocks<'a> {
         let band = row / entry.row_granularity(columns) * entry.row_granularity(columns);
         let offset = rows::ranges(entry.element(), columns, band, 1).first().map_or(0, |range| range.0);
         let name = piece.element.name();
-        let message =
-            format!("{name} cannot hold the value {} in row {row}, column {}", values[at], at % columns.max(1));
+        let message = format!("{name} {what} the value {} in row {row}, column {}", values[at], at % columns.max(1));
         let extent = entry.planes()[0];
-        let problem = Problem::new("not-finite", message).tensor(entry.name()).offset(extent.offset + offset);
-        let help = if values[at].is_finite() {
-            "choose a type with a larger range, such as bf16"
-        } else {
-            "the weights are damaged: see what else is with `windlass verify --deep`, then download them again"
-        };
+        let problem = Problem::new(code, message).tensor(entry.name()).offset(extent.offset + offset);
         Err(Error::refused(self.source.parts()[extent.part].path(), problem).help(help))
     }
 

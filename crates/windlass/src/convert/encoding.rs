@@ -78,6 +78,15 @@ pub fn loses(source: &Source, output: &Output, element: &Element) -> bool {
     })
 }
 
+/// Whether an F32 tensor becomes a smaller float as it is, so that values may be lost that were not there when it was one.
+pub fn narrows(source: &Source, output: &Output, element: &Element) -> bool {
+    let Content::Rows(segments) = &output.content else { return false };
+    let whole =
+        |s: &super::names::Segment| s.shift == 0.0 && source.tensors()[s.entry].element().dtype() == Some(DType::F32);
+    let smaller = element.dtype().is_some_and(|d| d.is_float() && d.size() < 4);
+    smaller && segments.iter().all(whole)
+}
+
 /// llama.cpp wants vectors as F32; packed tensors keep their codes where a grid of GGML is the same.
 fn for_gguf(from: &Element, output: &Output) -> Element {
     match (from, packing(from)) {

@@ -5,14 +5,17 @@
 
 mod belongings;
 mod blocks;
+mod dtypes;
 mod encoding;
 mod foreign;
 mod journal;
 mod names;
 mod output;
+mod place;
 mod shifted;
 mod tally;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -23,7 +26,7 @@ use windlass_formats::{ContainerRef, Layout, TargetTensor, container, containers
 use windlass_quant::recipe::{ImportanceMatrix, Recipe};
 use windlass_runtime::memory::Pool;
 use windlass_runtime::{pipeline, system};
-use windlass_tensor::{Element, Limits, Value};
+use windlass_tensor::{Bytes, Element, Limits, Value};
 
 use crate::rows::{packing, rows_and_columns};
 use crate::{Code, Error, Model, Result};
@@ -85,17 +88,27 @@ impl Default for Options {
 /// What a conversion will do, known before it starts.
 #[derive(Debug, Serialize)]
 pub struct Plan {
+    #[serde(serialize_with = "crate::lossy")]
     pub input: PathBuf,
+    /// The file or folder; the first of several files.
+    #[serde(serialize_with = "crate::lossy")]
     pub output: PathBuf,
     pub container: &'static str,
     pub tensors: usize,
     pub bytes_read: u64,
     pub bytes_written: u64,
+    /// Bytes by component and device.
+    pub memory: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
     /// An upper bound, in bytes.
     pub peak_memory_bytes: u64,
+    pub memory_limit_bytes: u64,
     pub disk_free_bytes: Option<u64>,
+    /// Whether memory and disk suffice.
+    pub fits: bool,
+    /// Why they do not.
+    pub obstacles: Vec<String>,
     /// Number of tensors of each element in the output.
-    pub schemes: std::collections::BTreeMap<String, usize>,
+    pub schemes: BTreeMap<String, usize>,
     pub device: &'static str,
     pub threads: usize,
     pub warnings: Vec<String>,
@@ -104,7 +117,10 @@ pub struct Plan {
 /// What a conversion did.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    #[serde(serialize_with = "crate::lossy")]
     pub input: PathBuf,
+    /// The file or folder; the first of several files.
+    #[serde(serialize_with = "crate::lossy")]
     pub output: PathBuf,
     pub container: &'static str,
     pub tensors: usize,
@@ -123,7 +139,7 @@ pub struct Report {
     pub max_relative_error: f64,
     /// Its name.
     pub worst_tensor: Option<String>,
-    pub schemes: std::collections::BTreeMap<String, usize>,
+    pub schemes: BTreeMap<String, usize>,
     pub warnings: Vec<String>,
 }
 
@@ -149,17 +165,25 @@ pub struct Conversion {
 
 impl Conversion {
     /// Reads all headers and fixes the output's every byte but the tensors' own. Writes nothing.
-    pub fn plan(source: &str, target: &Path, options: Options) -> Result<Conversion> {
+    pub fn plan(source: impl AsRef<Path>, target: &Path, options: Options) -> Result<Conversion> {
         let start = Instant::now();
         if options.max_error.is_some_and(|x| x.is_nan() || x < 0.0) {
             return Err(Error::usage("--max-error takes a number from 0 up"));
+        }
+        if options.part_size == Some(0) {
+            return Err(Error::usage("--part-size must be at least 1 byte"));
         }
         let model = Model::open_with_config(source, options.config_from.as_deref(), &options.limits)?;
         let container = choose_container(target, &options)?;
         let outputs = outputs(&model, container)?;
         let imatrix = options.imatrix.as_deref().map(|path| read_imatrix(path, &options.limits)).transpose()?;
-        let (elements, file_type) = elements(&model, &outputs, container, &options, imatrix.is_some())?;
-        let belongings = belongings(&model, &outputs, container, target, file_type, &options.limits)?;
+        let mut warnings = Vec::new();
+        let (elements, file_type) = elements(&model, &outputs, container, &options, imatrix.is_some(), &mut warnings)?;
+        let mut belongings = belongings(&model, &outputs, container, target, file_type, &options.limits)?;
+        warnings.append(&mut belongings.warnings);
+        if container.convention() == Convention::Hf {
+            dtypes::agree(&model.source, &mut belongings.files, &outputs, &elements, &options.limits);
+        }
         let tensor = |(o, e): (&Output, &Element)| TargetTensor {
             name: o.name.clone(),
             element: e.clone(),
@@ -171,27 +195,43 @@ impl Conversion {
             files: belongings.files,
             part_size: options.part_size,
         })?;
-        let pieces = pieces(&model, outputs, elements, &layout, imatrix.as_ref())?;
-        let threads = affordable_threads(&model, &pieces, &options)?;
-        let (target, warnings) = (target.to_path_buf(), belongings.warnings);
+        if !layout.left_out.is_empty() {
+            let first: Vec<&str> = layout.left_out.iter().take(8).map(String::as_str).collect();
+            let more = layout.left_out.len() - first.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let (name, first) = (container.name(), first.join(", "));
+            warnings.push(format!("{name} has no place for {first}{more}: left out"));
+        }
+        check_heads(target, &layout, &options.limits)?;
+        let exact = options.scheme.is_none() && options.recipe.is_none();
+        let pieces = pieces(&model, outputs, elements, &layout, imatrix.as_ref(), exact)?;
+        let threads = affordable_threads(&model, &pieces, &options);
+        let target = place::behind_links(target);
         Ok(Conversion { model, target, container, pieces, layout, options, threads, warnings, start })
     }
 
     /// What it will do.
     pub fn describe(&self) -> Plan {
         let block = Blocks::memory_per_step(&self.model.source, &self.pieces);
+        let blocks = block * self.threads.max(1) as u64;
+        let process = system::peak_memory().unwrap_or(0);
+        let components = [("blocks", blocks), ("process", process)];
+        let shortage = self.memory_shortage().map(|error| error.message);
+        let obstacles: Vec<String> =
+            shortage.into_iter().chain(place::disk_shortage(&self.target, &self.layout)).collect();
         Plan {
             input: self.model.source.path().into(),
-            output: self.target.clone(),
+            output: self.first_file(),
             container: self.container.name(),
             tensors: self.pieces.len(),
             bytes_read: self.model.source.bytes(),
-            bytes_written: Partial::bytes(&self.layout),
-            peak_memory_bytes: block * self.threads as u64 + system::peak_memory().unwrap_or(0),
-            disk_free_bytes: self
-                .target
-                .parent()
-                .and_then(|p| system::free_space(if p.as_os_str().is_empty() { Path::new(".") } else { p })),
+            bytes_written: place::bytes(&self.layout),
+            memory: components.into_iter().map(|(name, bytes)| (name, BTreeMap::from([("cpu", bytes)]))).collect(),
+            peak_memory_bytes: blocks + process,
+            memory_limit_bytes: self.options.memory_limit,
+            disk_free_bytes: system::free_space(&place::parent(&self.target)),
+            fits: obstacles.is_empty(),
+            obstacles,
             schemes: self.schemes(),
             device: "cpu",
             threads: self.threads,
@@ -201,16 +241,21 @@ impl Conversion {
 
     /// Does it. The target appears when all of it is written.
     pub fn run(self, watch: &Watch) -> Result<Report> {
-        Partial::check(&self.target, self.model.source.path(), &self.layout, self.options.overwrite)?;
+        place::check(&self.target, &self.model.source, &self.layout, self.options.overwrite)?;
+        if let Some(error) = self.memory_shortage() {
+            return Err(error);
+        }
         let journal_path = Partial::journal_path(&self.target);
         let steps = Blocks::count(&self.model.source, &self.pieces);
         let resume = self.options.resume && Partial::intact(&self.target, &self.layout);
         let journal = Journal::open(&journal_path, &self.target, &self.fingerprint(), steps, resume)?;
-        let partial = Partial::create(&self.target, &self.layout, journal.steps_done() > 0).inspect_err(|error| {
-            if !error.resumable {
-                journal.remove();
-            }
-        })?;
+        let mut partial =
+            Partial::create(&self.target, &self.layout, journal.steps_done() > 0).inspect_err(|error| {
+                if !error.resumable {
+                    journal.remove();
+                }
+            })?;
+        partial.stale = place::stale(&self.target, &self.layout);
         let taken = system::peak_memory().unwrap_or(0);
         let pool = Pool::new(self.options.memory_limit.saturating_sub(taken));
         let blocks = Blocks::new(&self.model.source, &self.pieces, &partial.files, &pool, &journal);
@@ -257,11 +302,11 @@ impl Conversion {
         let worst = self.worst(outcomes);
         Report {
             input: self.model.source.path().into(),
-            output: self.target.clone(),
+            output: self.first_file(),
             container: self.container.name(),
             tensors: self.pieces.len(),
             bytes_in: self.model.source.bytes(),
-            bytes_out: Partial::bytes(&self.layout),
+            bytes_out: place::bytes(&self.layout),
             seconds,
             sync_seconds,
             peak_memory_bytes: system::peak_memory().unwrap_or(0),
@@ -274,8 +319,28 @@ impl Conversion {
         }
     }
 
-    fn schemes(&self) -> std::collections::BTreeMap<String, usize> {
-        let mut counts = std::collections::BTreeMap::new();
+    /// The target, or the first of its files where there are several beside each other.
+    fn first_file(&self) -> PathBuf {
+        place::names(&self.target, &self.layout).into_iter().next().unwrap_or_else(|| self.target.clone())
+    }
+
+    /// The error of a memory limit in which not even one block has room.
+    fn memory_shortage(&self) -> Option<Error> {
+        if self.threads > 0 {
+            return None;
+        }
+        let block = Blocks::memory_per_step(&self.model.source, &self.pieces);
+        let (taken, limit) = (system::peak_memory().unwrap_or(0), self.options.memory_limit);
+        let (needs, used) = (Bytes(block), Bytes(taken));
+        let message =
+            format!("one block needs {needs} and {used} are in use already, more than the limit of {}", Bytes(limit));
+        // What is in use grows a little until the command runs again.
+        let enough = (taken + block + (2 << 20)).div_ceil(1 << 20);
+        Some(Error::new(Code::Memory, message).help(format!("give --memory-limit at least {enough}MiB")))
+    }
+
+    fn schemes(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
         for piece in &self.pieces {
             *counts.entry(piece.element.name().to_lowercase()).or_default() += 1;
         }
@@ -291,7 +356,7 @@ impl Conversion {
             (part.path(), part.length(), modified).hash(&mut hasher);
         }
         for part in &self.layout.parts {
-            (&part.name, &part.head, part.length).hash(&mut hasher);
+            (&part.name, &part.head, part.length, &part.constants).hash(&mut hasher);
         }
         (&self.options.imatrix, &self.options.scheme, &self.options.recipe).hash(&mut hasher);
         format!("{:016x}", hasher.finish())
@@ -304,6 +369,8 @@ fn choose_container(target: &Path, options: &Options) -> Result<ContainerRef> {
     let name = match (&options.to, extension.as_deref()) {
         (Some(name), _) => name.as_str(),
         (None, Some("gguf")) => "gguf",
+        (None, Some("npz")) => "npz",
+        (None, Some("bin" | "pt" | "pth")) => "pytorch",
         (None, _) if mlx_scheme => "mlx",
         (None, _) => "safetensors",
     };
@@ -346,6 +413,7 @@ fn elements(
     container: ContainerRef,
     options: &Options,
     has_imatrix: bool,
+    warnings: &mut Vec<String>,
 ) -> Result<(Vec<Element>, Option<u32>)> {
     let identity = model.identity.as_ref().ok();
     let recipe = match (&options.recipe, &options.scheme) {
@@ -353,7 +421,8 @@ fn elements(
         (Some(path), None) => {
             let bytes = files::read_small(path, options.limits.side_file_bytes)?;
             let text = String::from_utf8(bytes).map_err(|_| Error::usage(format!("{} is not text", path.display())))?;
-            Recipe::from_toml(&text).map_err(|e| Error::from(e).at(path))?
+            let in_file = |e: windlass_quant::Error| Error::usage(format!("{}: {e}", path.display())).at(path);
+            Recipe::from_toml(&text).map_err(in_file)?
         }
         (None, Some(name)) if options.pure => Recipe::pure_named(name)?,
         (None, Some(name)) => Recipe::named(name)?,
@@ -362,6 +431,9 @@ fn elements(
             return Ok((elements, None));
         }
     };
+    let names: Vec<&str> = outputs.iter().flat_map(|o| [o.gguf_name.as_str(), o.name.as_str()]).collect();
+    let idle = recipe.idle_rules(&names).into_iter();
+    warnings.extend(idle.map(|pattern| format!("the recipe's rule for {pattern:?} matches no tensor")));
     let elements = encoding::by_recipe(&recipe, &model.source, identity, outputs, container, has_imatrix)?;
     Ok((elements, recipe.file_type()))
 }
@@ -376,7 +448,9 @@ fn belongings(
 ) -> Result<Belongings> {
     let identity = model.identity.as_ref().ok();
     let files = model.side_files(limits)?;
-    let bare = target.extension().is_some_and(|e| e == "safetensors");
+    const SINGLE: [&str; 5] = ["safetensors", "bin", "pt", "pth", "npz"];
+    let extension = target.extension().map(|e| e.to_string_lossy().to_lowercase());
+    let bare = extension.is_some_and(|e| SINGLE.contains(&e.as_str()));
     if container.convention() == Convention::Gguf {
         let embedding = outputs.iter().find(|o| o.gguf_name == "token_embd.weight");
         let vocabulary = embedding.and_then(|o| o.shape.first()).copied().unwrap_or(0);
@@ -400,6 +474,7 @@ fn pieces(
     elements: Vec<Element>,
     layout: &Layout,
     imatrix: Option<&ImportanceMatrix>,
+    exact: bool,
 ) -> Result<Vec<Piece>> {
     let mut pieces = Vec::with_capacity(outputs.len());
     for (i, ((output, element), extents)) in outputs.into_iter().zip(elements).zip(&layout.tensors).enumerate() {
@@ -412,7 +487,9 @@ fn pieces(
             _ => None,
         };
         let arrangement = layout.arrangements.get(&i).cloned();
-        pieces.push(Piece { output, element, extents: extents.clone(), arrangement, importance, measure });
+        let exact = exact && encoding::narrows(&model.source, &output, &element);
+        let extents = extents.clone();
+        pieces.push(Piece { output, element, extents, arrangement, importance, measure, exact });
     }
     Ok(pieces)
 }
@@ -437,21 +514,24 @@ fn importance(imatrix: &ImportanceMatrix, output: &Output, element: &Element) ->
     Ok(found.map(<[f32]>::to_vec))
 }
 
-/// As many threads as asked for, if their blocks fit the limit together.
-fn affordable_threads(model: &Model, pieces: &[Piece], options: &Options) -> Result<usize> {
-    let block = Blocks::memory_per_step(&model.source, pieces).max(1);
-    let taken = system::peak_memory().unwrap_or(0);
-    let left = options.memory_limit.saturating_sub(taken);
-    match (left / block) as usize {
-        0 => {
-            let message = format!(
-                "one block needs {block} bytes and {taken} are in use already, more than the limit of {} bytes",
-                options.memory_limit
-            );
-            Err(Error::new(Code::Memory, message).help(format!("give --memory-limit at least {} bytes", taken + block)))
-        }
-        n => Ok(n.min(options.threads.max(1))),
+/// A header that no reader would accept is refused before anything is written.
+fn check_heads(target: &Path, layout: &Layout, limits: &Limits) -> Result<()> {
+    let largest = layout.parts.iter().map(|part| part.head.len() as u64).max().unwrap_or(0);
+    if largest <= limits.header_bytes {
+        return Ok(());
     }
+    let (found, most) = (Bytes(largest), Bytes(limits.header_bytes));
+    let message = format!("the header of {} would have {found}, readers accept {most}", target.display());
+    Err(Error::new(Code::Refused, message)
+        .at(target)
+        .help("take large files that are not of the model out of its folder"))
+}
+
+/// As many threads as asked for, if their blocks fit the limit together; none where not even one does.
+fn affordable_threads(model: &Model, pieces: &[Piece], options: &Options) -> usize {
+    let block = Blocks::memory_per_step(&model.source, pieces).max(1);
+    let left = options.memory_limit.saturating_sub(system::peak_memory().unwrap_or(0));
+    usize::try_from(left / block).unwrap_or(usize::MAX).min(options.threads.max(1))
 }
 
 fn read_imatrix(path: &Path, limits: &Limits) -> Result<ImportanceMatrix> {

@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use windlass_formats::Layout;
-use windlass_runtime::system;
+use windlass_formats::{Checksum, Layout};
 
+use super::place::{numbered_name, parent, with_suffix};
 use crate::{Code, Error, Result};
 
 /// A target under construction, `NAME.partial` beside its final place.
@@ -21,46 +21,15 @@ pub struct Partial {
     /// Written last, so that an unfinished part is not taken for a model.
     heads: Vec<Vec<u8>>,
     constants: Vec<Vec<(u64, Vec<u8>)>>,
+    checksums: Vec<Vec<Checksum>>,
+    /// Files of an older target that the new one leaves without meaning.
+    pub stale: Vec<PathBuf>,
 }
 
 impl Partial {
     /// Where the journal of a target lies.
     pub fn journal_path(target: &Path) -> PathBuf {
         with_suffix(target, ".partial.journal")
-    }
-
-    /// Bytes that the layout will take on disk.
-    pub fn bytes(layout: &Layout) -> u64 {
-        let side: u64 = layout.files.iter().map(|(_, content)| content.len() as u64).sum();
-        layout.parts.iter().map(|p| p.length).sum::<u64>() + side
-    }
-
-    /// Refuses a target that exists, or a disk that is too small, before anything is written.
-    pub fn check(target: &Path, source: &Path, layout: &Layout, overwrite: bool) -> Result<()> {
-        let numbered = layout.parts.iter().filter(|_| !layout.folder && layout.parts.len() > 1);
-        let names = numbered.map(|part| numbered_name(target, &part.name)).chain([target.to_path_buf()]);
-        if let Some(there) = names.into_iter().find(|name| name.exists() && !overwrite) {
-            let message = format!("{} exists already", there.display());
-            return Err(Error::new(Code::Failed, message).at(&there).help("choose another name, or add --overwrite"));
-        }
-        check_replaceable(target, source)?;
-        if target.is_dir() && !layout.folder {
-            let message = format!("{} is a folder, and the output is a file", target.display());
-            return Err(Error::new(Code::Failed, message).at(target).help("choose another name for the target"));
-        }
-        let folder = parent(target);
-        if !folder.is_dir() {
-            let message = format!("the folder {} does not exist", folder.display());
-            return Err(Error::new(Code::Failed, message).at(target).help("create it first"));
-        }
-        let needed = Partial::bytes(layout);
-        match system::free_space(&folder) {
-            Some(free) if free < needed && !with_suffix(target, ".partial").exists() => {
-                let message = format!("{} needs {needed} bytes on disk, {free} are free", target.display());
-                Err(Error::new(Code::Failed, message).at(target).help("free some space, or write to another disk"))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Whether an earlier run left every part at its full length.
@@ -101,6 +70,8 @@ impl Partial {
             files: Vec::new(),
             heads: Vec::new(),
             constants: Vec::new(),
+            checksums: Vec::new(),
+            stale: Vec::new(),
         };
         for part in &layout.parts {
             let (name, path) = match (folder, layout.folder) {
@@ -115,6 +86,7 @@ impl Partial {
             this.files.push(file);
             this.heads.push(part.head.clone());
             this.constants.push(part.constants.clone());
+            this.checksums.push(part.checksums.clone());
         }
         for (name, content) in &layout.files {
             if layout.parts.iter().any(|part| part.name == *name) {
@@ -135,6 +107,11 @@ impl Partial {
             for (offset, bytes) in fixed.chain([(0, &self.heads[i])]) {
                 write_all_at(file, bytes, offset).map_err(|e| Error::io(path, e))?;
             }
+            for checksum in &self.checksums[i] {
+                let crc = checksum.of(file).map_err(|e| Error::io(path, e))?.to_le_bytes();
+                let mut places = checksum.places.iter();
+                places.try_for_each(|place| write_all_at(file, &crc, *place)).map_err(|e| Error::io(path, e))?;
+            }
             file.sync_all().map_err(|e| Error::io(path, e))?;
         }
         synced();
@@ -144,6 +121,7 @@ impl Partial {
                 std::fs::rename(path, name).map_err(io)?;
             }
             std::fs::remove_dir(&self.partial).map_err(io)?;
+            self.stale.iter().for_each(|old| remove(old));
         } else if self.target.is_dir() {
             // A folder cannot be replaced by one rename: the old one steps aside until the new one is in place.
             let aside = with_suffix(&self.target, &format!(".old-{}", std::process::id()));
@@ -168,24 +146,6 @@ impl Partial {
     }
 }
 
-/// A folder is replaced only if it holds a model, or nothing, and not the source.
-fn check_replaceable(target: &Path, source: &Path) -> Result<()> {
-    if !target.is_dir() {
-        return Ok(());
-    }
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.into());
-    if real(source).starts_with(real(target)) {
-        let message = format!("{} holds the source and cannot be replaced by it", target.display());
-        return Err(Error::new(Code::Failed, message).at(target).help("choose another name for the target"));
-    }
-    let empty = std::fs::read_dir(target).map_err(|e| Error::io(target, e))?.next().is_none();
-    if empty || windlass_formats::detect(target).is_ok() {
-        return Ok(());
-    }
-    let message = format!("{} is a folder that does not hold a model, so it is not replaced", target.display());
-    Err(Error::new(Code::Failed, message).at(target).help("choose another name for the target"))
-}
-
 /// Writes all of `bytes` at `offset`.
 pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     #[cfg(unix)]
@@ -199,25 +159,6 @@ pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
             done += std::os::windows::fs::FileExt::seek_write(file, &bytes[done..], offset + done as u64)?;
         }
         Ok(())
-    }
-}
-
-/// `model.gguf` and `-00001-of-00003.gguf` give `model-00001-of-00003.gguf`.
-fn numbered_name(target: &Path, suffix: &str) -> PathBuf {
-    let stem = target.file_stem().unwrap_or_default().to_string_lossy();
-    target.with_file_name(format!("{stem}{suffix}"))
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(suffix);
-    path.with_file_name(name)
-}
-
-fn parent(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p.into(),
-        _ => PathBuf::from("."),
     }
 }
 

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
-use windlass_tensor::Limits;
 
 use crate::convert::{Conversion, Options, Watch};
 use crate::verify::{self, verify};
@@ -14,9 +13,13 @@ use crate::{Code, Error, Model, Result, diff};
 
 pub use model::make;
 
+/// A file that says that the models beside it were made by a tour.
+const MARKER: &str = "made-by-quickstart.txt";
+
 /// What was shown.
 #[derive(Debug, Serialize)]
 pub struct Tour {
+    #[serde(serialize_with = "crate::lossy")]
     pub folder: PathBuf,
     pub steps: Vec<Step>,
 }
@@ -47,8 +50,19 @@ pub struct Step {
 }
 
 /// Runs the tour in `folder`, replacing what an earlier tour left there. `show` sees each step as it ends.
-pub fn quickstart(folder: &Path, watch: &Watch, show: &dyn Fn(&Step)) -> Result<Tour> {
+///
+/// `options` give memory, threads, and whether to replace models of these names that no tour made.
+pub fn quickstart(folder: &Path, options: &Options, watch: &Watch, show: &dyn Fn(&Step)) -> Result<Tour> {
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    let marker = folder.join(MARKER);
+    let names = ["tiny-qwen3", "tiny-q4_k_m.gguf", "tiny-mlx4", "tiny-back", "tiny-bf16.gguf", "tiny-again"];
+    let there = names.into_iter().map(|name| folder.join(name)).find(|path| path.exists());
+    if let Some(path) = there.filter(|_| !marker.exists() && !options.overwrite) {
+        let message = format!("{} exists already, and no quickstart made it", path.display());
+        return Err(Error::new(Code::Failed, message).at(&path).help("choose another --out, or add --overwrite"));
+    }
+    std::fs::write(&marker, "The models beside this file are replaced by the next `windlass quickstart`.\n")
+        .map_err(|e| Error::io(&marker, e))?;
     let mut tour = Tour { folder: folder.into(), steps: Vec::new() };
     let mut add = |step: Step| {
         show(&step);
@@ -61,7 +75,7 @@ pub fn quickstart(folder: &Path, watch: &Watch, show: &dyn Fn(&Step)) -> Result<
         std::fs::remove_dir_all(&original).map_err(|e| Error::io(&original, e))?;
     }
     make(&original)?;
-    let made = Model::open(&original.to_string_lossy(), &Limits::default())?;
+    let made = Model::open(&original, &options.limits)?;
     let seconds = start.elapsed().as_secs_f64();
     add(Step {
         name: "make a small Qwen3 model".into(),
@@ -70,7 +84,7 @@ pub fn quickstart(folder: &Path, watch: &Watch, show: &dyn Fn(&Step)) -> Result<
         bytes: Some(made.source.bytes()),
         ..Step::default()
     });
-    add(check(&original)?);
+    add(check(&original, options)?);
     let jobs = [
         ("quantize to GGUF", original.clone(), path("tiny-q4_k_m.gguf"), Some("q4_k_m")),
         ("GGUF to MLX, 4 bits", path("tiny-q4_k_m.gguf"), path("tiny-mlx4"), Some("mlx4-g64")),
@@ -79,18 +93,18 @@ pub fn quickstart(folder: &Path, watch: &Watch, show: &dyn Fn(&Step)) -> Result<
         ("and back", path("tiny-bf16.gguf"), path("tiny-again"), None),
     ];
     for (name, from, to, scheme) in jobs {
-        add(convert(name, &from, &to, scheme, watch)?);
-        add(check(&to)?);
-        add(compare(&original, &to)?);
+        add(convert(name, &from, &to, scheme, options, watch)?);
+        add(check(&to, options)?);
+        add(compare(&original, &to, options)?);
     }
     add(same_files(&original, &path("tiny-again"))?);
     Ok(tour)
 }
 
-fn convert(name: &str, from: &Path, to: &Path, scheme: Option<&str>, watch: &Watch) -> Result<Step> {
+fn convert(name: &str, from: &Path, to: &Path, scheme: Option<&str>, options: &Options, watch: &Watch) -> Result<Step> {
     let scheme_flag = scheme.map(|s| format!(" --scheme {s}")).unwrap_or_default();
-    let options = Options { scheme: scheme.map(String::from), overwrite: true, ..Options::default() };
-    let report = Conversion::plan(&from.to_string_lossy(), to, options)?.run(watch)?;
+    let options = Options { scheme: scheme.map(String::from), overwrite: true, ..options.clone() };
+    let report = Conversion::plan(from, to, options)?.run(watch)?;
     Ok(Step {
         name: name.into(),
         command: format!("windlass convert {} {}{scheme_flag}", from.display(), to.display()),
@@ -104,12 +118,11 @@ fn convert(name: &str, from: &Path, to: &Path, scheme: Option<&str>, watch: &Wat
     })
 }
 
-fn check(path: &Path) -> Result<Step> {
+fn check(path: &Path, options: &Options) -> Result<Step> {
     let start = Instant::now();
-    let model = Model::open(&path.to_string_lossy(), &Limits::default())?;
-    let options =
-        verify::Options { deep: true, limits: Limits::default(), memory_limit: 512 << 20, progress: &|_, _| {} };
-    let verdict = verify(&model, &options)?;
+    let model = Model::open(path, &options.limits)?;
+    let (limits, memory_limit) = (options.limits.clone(), options.memory_limit);
+    let verdict = verify(&model, &verify::Options { deep: true, limits, memory_limit, progress: &|_, _| {} })?;
     if let Some(problem) = verdict.problems.first() {
         return Err(Error::new(Code::Refused, format!("{}: {}", path.display(), problem.message)).at(path));
     }
@@ -117,11 +130,10 @@ fn check(path: &Path) -> Result<Step> {
     Ok(Step { name, command, seconds: start.elapsed().as_secs_f64(), ok: true, ..Step::default() })
 }
 
-fn compare(a: &Path, b: &Path) -> Result<Step> {
+fn compare(a: &Path, b: &Path, options: &Options) -> Result<Step> {
     let start = Instant::now();
-    let limits = Limits::default();
-    let (first, second) = (Model::open(&a.to_string_lossy(), &limits)?, Model::open(&b.to_string_lossy(), &limits)?);
-    let difference = diff::diff(&first, &second, 512 << 20, &|_, _| {})?;
+    let (first, second) = (Model::open(a, &options.limits)?, Model::open(b, &options.limits)?);
+    let difference = diff::diff(&first, &second, options.memory_limit, &|_, _| {})?;
     let same = difference.tensors.iter().filter(|t| t.identical).count();
     Ok(Step {
         name: "compare with the original".into(),
