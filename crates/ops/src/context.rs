@@ -1,7 +1,9 @@
 //! Where ops are called: threads, routes, and who is told.
 
+use std::sync::OnceLock;
 use std::time::Instant;
 
+use windlass_runtime::memory::Pool;
 use windlass_runtime::scheduler::{self, Session};
 use windlass_tensor::{DType, Storage, Tensor, storage::HostBuffer};
 
@@ -124,13 +126,19 @@ fn receipt(
 }
 
 fn allocate(spec: &OutputSpec) -> Result<Tensor, Error> {
-    let bytes = spec.shape.iter().try_fold(spec.dtype.size(), |n, d| n.checked_mul(*d));
-    let bytes =
-        bytes.ok_or_else(|| windlass_tensor::Error::Overflow { what: "an output", shape: spec.shape.clone() })?;
-    Ok(Tensor::new(Storage::new(HostBuffer::zeroed(bytes)?), spec.dtype, spec.shape.clone())?)
+    let bytes = windlass_tensor::Shape::new(spec.shape.clone())?.bytes(spec.dtype.size())?;
+    Ok(Tensor::new(Storage::new(pool().try_take("ops", bytes)?), spec.dtype, spec.shape.clone())?)
+}
+
+/// The memory that outputs of ops come from, and go back to when nobody holds them any more.
+pub fn pool() -> &'static Pool {
+    static POOL: OnceLock<Pool> = OnceLock::new();
+    POOL.get_or_init(|| Pool::new(u64::MAX))
 }
 
 /// A tensor of zeros in host memory.
 pub fn zeros(dtype: DType, shape: impl Into<Vec<usize>>) -> Result<Tensor, Error> {
-    allocate(&OutputSpec::new(dtype, shape))
+    let shape = windlass_tensor::Shape::new(shape)?;
+    let bytes = shape.bytes(dtype.size())?;
+    Ok(Tensor::new(Storage::new(HostBuffer::zeroed(bytes)?), dtype, shape.dims().to_vec())?)
 }

@@ -25,7 +25,7 @@ pub mod route;
 
 pub use args::Args;
 pub use attributes::{Attribute, Attributes, Value};
-pub use context::{Context, zeros};
+pub use context::{Context, pool, zeros};
 pub use error::Error;
 pub use op::{Input, Inquiry, Op, OutputSpec, Tolerance};
 pub use provider::{Kernel, Provider, Reference, provider, provider_name, providers, register_provider};

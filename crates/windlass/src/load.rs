@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use windlass_formats::{Entry, Source, container};
+use windlass_formats::{Entry, Part, Source, container};
 use windlass_models::{Decoder, Weights};
 use windlass_runtime::memory::Pool;
+use windlass_runtime::system;
 use windlass_tensor::storage::{HostBuffer, MappedFile};
 use windlass_tensor::{Element, Storage, Tensor};
 
@@ -20,6 +21,9 @@ const BLOCK: usize = 1 << 20;
 pub struct Options {
     /// Tokens that the model is to remember; by default as many as it was trained with, at most 4096.
     pub context: Option<usize>,
+    /// Whether to copy the weights into memory (with huge pages where the system has them) instead of using them where
+    /// they lie in the file.
+    pub resident: bool,
 }
 
 /// A decoder whose weights are in memory, or mapped.
@@ -35,6 +39,9 @@ pub fn load(model: &Model, options: &Options) -> Result<Loaded> {
     let source = &model.source;
     let convention = container(source.container()).map_or(windlass_catalog::Convention::Hf, |c| c.convention());
     let maps = source.parts().iter().map(|part| {
+        if options.resident {
+            return copied(part);
+        }
         let map = MappedFile::map(part.file(), part.path(), part.length())?;
         Ok(Storage::from_arc(Arc::new(map)))
     });
@@ -53,6 +60,14 @@ pub fn load(model: &Model, options: &Options) -> Result<Loaded> {
     let context = options.context.unwrap_or(trained.min(4096));
     let decoder = Decoder::new(identity.architecture, identity.hyper.clone(), weights, context);
     Ok(Loaded { decoder: decoder.map_err(|e| Error::from(e).at(source.path()))?, context })
+}
+
+/// The whole of a part, in memory.
+fn copied(part: &Part) -> Result<Storage> {
+    let length = part.length() as usize;
+    let mut buffer = windlass_ops::pool().try_take("weights", length)?;
+    system::read_exact_at(part.file(), &mut buffer, 0).map_err(|e| Error::io(part.path(), e))?;
+    Ok(Storage::new(buffer))
 }
 
 /// A tensor whose planes lie in the file as the graph reads them.

@@ -26,6 +26,9 @@ pub struct Bench {
     /// Type of the memory of keys and values
     #[arg(long, env = "WINDLASS_KV", value_name = "TYPE", default_value = "f16", value_parser = ["f16", "f32"])]
     kv: String,
+    /// `mapped` uses weights where they lie in the file, `resident` copies them into memory first
+    #[arg(long, env = "WINDLASS_LOAD", value_name = "HOW", default_value = "mapped", value_parser = ["mapped", "resident"])]
+    load: String,
     /// The one provider to compute with, such as `reference`
     #[arg(long, env = "WINDLASS_PROVIDER", value_name = "NAME")]
     provider: Option<String>,
@@ -38,7 +41,7 @@ impl Bench {
     pub fn run(self, context: &Context) -> Result<()> {
         let start = Instant::now();
         let model = Model::open(&self.model, &context.limits)?;
-        let loaded = load(&model, &load::Options { context: Some(self.prompt + self.generate) })?;
+        let loaded = load(&model, &load::Options { context: Some(self.prompt + self.generate), resident: self.load == "resident" })?;
         let seconds = start.elapsed().as_secs_f64();
         let cache = if self.kv == "f32" { DType::F32 } else { DType::F16 };
         let options =

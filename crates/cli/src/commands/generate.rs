@@ -46,6 +46,9 @@ pub struct Generate {
     /// Type of the memory of keys and values
     #[arg(long, env = "WINDLASS_KV", value_name = "TYPE", default_value = "f16", value_parser = ["f16", "f32"])]
     kv: String,
+    /// `mapped` uses weights where they lie in the file, `resident` copies them into memory first
+    #[arg(long, env = "WINDLASS_LOAD", value_name = "HOW", default_value = "mapped", value_parser = ["mapped", "resident"])]
+    load: String,
     /// The one provider to compute with, such as `reference`
     #[arg(long, env = "WINDLASS_PROVIDER", value_name = "NAME")]
     provider: Option<String>,
@@ -55,7 +58,7 @@ impl Generate {
     pub fn run(self, context: &Context) -> Result<()> {
         let prompt = if self.prompt == "-" { standard_input(context.limits.side_file_bytes)? } else { self.prompt };
         let model = Model::open(&self.model, &context.limits)?;
-        let loaded = load(&model, &load::Options { context: self.context })?;
+        let loaded = load(&model, &load::Options { context: self.context, resident: self.load == "resident" })?;
         let options = windlass::generate::Options {
             prompt,
             tokens: self.tokens,

@@ -28,7 +28,7 @@ pub struct Logits {
 impl Logits {
     pub fn run(self, context: &Context) -> Result<()> {
         let model = Model::open(&self.model, &context.limits)?;
-        let loaded = load(&model, &load::Options { context: Some(self.tokens.len()) })?;
+        let loaded = load(&model, &load::Options { context: Some(self.tokens.len()), ..Default::default() })?;
         let result = context.compute(self.provider.as_deref(), |cx| {
             windlass::logits::logits(cx, &loaded, &self.tokens, &self.out, self.overwrite)
         })??;

@@ -22,6 +22,9 @@ pub(super) const KERNEL: Kernel = Kernel { op: "attention", supports, run };
 /// Positions that are worked on together.
 const BLOCK: usize = 64;
 
+/// Rows for which keys are not worth turning.
+const FEW: usize = 4;
+
 /// Most rows (tokens times query heads of one key head) of a tile.
 const ROWS: usize = 64;
 
@@ -144,13 +147,17 @@ impl isa::Kernel for Work<'_> {
         let high = seen.map(|r| r.end).max().unwrap_or(0);
         for first in (low..high).step_by(BLOCK) {
             let count = BLOCK.min(high - first);
-            t.fetch(t.keys, first, count, &mut s.keys);
-            t.fetch(t.values, first, count, &mut s.values);
             // SAFETY: the buffers have room for whole blocks of these rows; the processor has the instructions of `S`.
             unsafe {
-                turn::<S>(&s.keys, &mut s.turned, t.dim);
-                products::<S>(s, rows, t.dim);
+                t.fetch::<S>(t.keys, first, count, &mut s.keys);
+                if rows <= FEW {
+                    few_products::<S>(s, rows, count, t.dim);
+                } else {
+                    turn::<S>(&s.keys, &mut s.turned, t.dim);
+                    products::<S>(s, rows, t.dim);
+                }
                 t.weigh::<S>(s, first, count);
+                t.fetch::<S>(t.values, first, count, &mut s.values);
                 mix::<S>(s, rows, count, t.dim);
             }
         }
@@ -172,11 +179,25 @@ impl Tile<'_> {
     }
 
     /// Rows of positions `first..first + count` as floats; the rest of the block is zero.
-    fn fetch(&self, (bytes, dtype): (&[u8], DType), first: usize, count: usize, out: &mut [f32]) {
+    ///
+    /// # Safety
+    /// The processor has the instructions of `S`.
+    #[inline(always)]
+    unsafe fn fetch<S: Simd>(&self, (bytes, dtype): (&[u8], DType), first: usize, count: usize, out: &mut [f32]) {
         let (size, length) = (dtype.size(), count * self.dim);
         let from = (self.head * self.context + first) * self.dim * size;
-        // The op's rule checked the sizes and `supports` the type.
-        let _ = float::to_f32(dtype, &bytes[from..from + length * size], &mut out[..length]);
+        let bytes = &bytes[from..from + length * size];
+        if dtype == DType::F16 {
+            for i in (0..length).step_by(S::ROWS) {
+                // SAFETY: rows are multiples of 16 values, and so of a vector; the caller's promise.
+                unsafe {
+                    S::store_float(out.as_mut_ptr().add(i), S::load_half(bytes.as_ptr().cast::<u16>().add(i)));
+                }
+            }
+        } else {
+            // The op's rule checked the sizes and `supports` the type.
+            let _ = float::to_f32(dtype, bytes, &mut out[..length]);
+        }
         out[length..].fill(0.0);
     }
 
@@ -251,6 +272,44 @@ unsafe fn turn<S: Simd>(keys: &[f32], turned: &mut [f32], dim: usize) {
                 for (i, vector) in transpose::<S>(tile_pieces::<S>(at, dim * 4)).into_iter().enumerate() {
                     S::store_float(to.add(i * S::ROWS), S::as_float(vector));
                 }
+            }
+        }
+    }
+}
+
+/// Products of a few rows of queries with the positions of the block, one by one.
+///
+/// # Safety
+/// The buffers have room for `rows`; the processor has the instructions of `S`.
+#[inline(always)]
+unsafe fn few_products<S: Simd>(s: &mut Scratch, rows: usize, count: usize, dim: usize) {
+    for row in 0..rows {
+        let query = s.query[row * dim..(row + 1) * dim].as_ptr();
+        // Four positions at a time: their sums wait for each other less than one alone would.
+        for first in (0..count).step_by(4) {
+            let keys = s.keys.as_ptr().wrapping_add(first * dim);
+            let mut parts = [[0.0f32; 16]; 4];
+            // SAFETY: four positions lie within the block, whose rest is zero; a vector has at most 16 values.
+            unsafe {
+                let mut sums = [S::zero(); 4];
+                for d in (0..dim).step_by(S::ROWS) {
+                    let q = S::load_float(query.add(d));
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        *sum = S::fma(q, S::load_float(keys.add(i * dim + d)), *sum);
+                    }
+                }
+                for (part, sum) in parts.iter_mut().zip(sums) {
+                    S::store_float(part.as_mut_ptr(), sum);
+                }
+            }
+            let scores = &mut s.scores[row * BLOCK + first..];
+            for (score, mut part) in scores.iter_mut().zip(parts) {
+                for width in [8, 4, 2, 1] {
+                    for i in 0..width {
+                        part[i] += part[i + width];
+                    }
+                }
+                *score = part[0];
             }
         }
     }

@@ -245,6 +245,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_half(at: *const u16) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
+    }
+
+    #[inline(always)]
     unsafe fn store_float(at: *mut f32, x: __m256) {
         // SAFETY: see above.
         unsafe { _mm256_storeu_ps(at, x) }

@@ -250,6 +250,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn load_half(at: *const u16) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
+    }
+
+    #[inline(always)]
     unsafe fn store_float(at: *mut f32, x: __m512) {
         // SAFETY: see above.
         unsafe { _mm512_storeu_ps(at, x) }

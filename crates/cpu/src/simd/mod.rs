@@ -95,6 +95,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load_float(at: *const f32) -> Self::F;
     unsafe fn store_float(at: *mut f32, x: Self::F);
+    /// Half-precision floats, one after the other.
+    unsafe fn load_half(at: *const u16) -> Self::F;
     unsafe fn mul(x: Self::F, y: Self::F) -> Self::F;
     /// `x * y + z`, rounded once where the instruction set can.
     unsafe fn fma(x: Self::F, y: Self::F, z: Self::F) -> Self::F;

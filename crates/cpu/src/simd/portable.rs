@@ -240,6 +240,13 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn load_half(at: *const u16) -> F {
+        // SAFETY: see above.
+        let halves = unsafe { at.cast::<[u16; 4]>().read_unaligned() };
+        halves.map(f16_to_f32)
+    }
+
+    #[inline(always)]
     unsafe fn mul(x: F, y: F) -> F {
         std::array::from_fn(|i| x[i] * y[i])
     }
