@@ -106,7 +106,7 @@ fn what_is_no_configuration_is_refused() {
 fn metadata() -> Metadata {
     let (architecture, hyper) = from_hf_config(&config()).unwrap();
     let mut metadata = architecture.to_gguf(&hyper);
-    metadata.set("tokenizer.ggml.tokens", Value::Array(Array::String(vec![String::new(); hyper.vocab()])));
+    metadata.set("tokenizer.ggml.tokens", Value::Array(Array::strings(vec![""; hyper.vocab()])));
     metadata
 }
 
@@ -131,7 +131,7 @@ fn metadata_are_checked_alike() {
     assert!(refused("qwen3moe.rope.dimension_count", 7u32.into()).contains("an even number"));
     assert!(refused("qwen3moe.rope.scaling.type", "llama3".into()).contains("not supported"));
     assert!(refused("qwen3moe.expert_used_count", 9u32.into()).contains("1 to 4"));
-    assert!(refused("tokenizer.ggml.tokens", Value::Array(Array::String(vec![]))).contains("a list of 1 to"));
+    assert!(refused("tokenizer.ggml.tokens", Value::Array(Array::strings([""; 0]))).contains("a list of 1 to"));
     assert!(refused("general.architecture", "nothing".into()).contains("is not known"));
     assert!(refused("general.architecture", 1u32.into()).contains("expected a string"));
     for key in ["qwen3moe.embedding_length", "tokenizer.ggml.tokens", "general.architecture"] {

@@ -17,7 +17,7 @@ use windlass_tensor::{Array, Value};
 /// Writes a model to GGUF and reads it back as a reader would: metadata, generated tensors, names.
 fn through_gguf(architecture: &'static Architecture, hyper: &Hyper) -> (&'static Architecture, Hyper) {
     let mut metadata = architecture.to_gguf(hyper);
-    metadata.set("tokenizer.ggml.tokens", Value::Array(Array::String(vec![String::new(); hyper.vocab()])));
+    metadata.set("tokenizer.ggml.tokens", Value::Array(Array::strings(vec![""; hyper.vocab()])));
     let (found, read) = from_gguf(&metadata).unwrap();
     let read = found.absorb(read, &architecture.generated(hyper, Convention::Gguf)).unwrap();
     let pieces = architecture.pieces(hyper).unwrap();

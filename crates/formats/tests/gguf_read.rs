@@ -47,7 +47,7 @@ fn every_value_type_keeps_its_type_and_value() {
         ("int32", (-1i32).into(), Array::I32(vec![i32::MIN, -1, i32::MAX])),
         ("float32", (-1.25f32).into(), Array::F32(vec![0.5, -1.25, 2f32.powi(100)])),
         ("bool", false.into(), Array::Bool(vec![true, false, true])),
-        ("string", "plain".into(), Array::String(vec!["".into(), "plain".into(), "größer ▁世界 🜚".into()])),
+        ("string", "plain".into(), Array::strings(["", "plain", "größer ▁世界 🜚"])),
         ("uint64", (1u64 << 63).into(), Array::U64(vec![0, 1 << 63, u64::MAX])),
         ("int64", (-1i64).into(), Array::I64(vec![i64::MIN, -1, i64::MAX])),
         ("float64", (-1e300f64).into(), Array::F64(vec![0.1, -1e300, 2.5])),
@@ -59,7 +59,7 @@ fn every_value_type_keeps_its_type_and_value() {
     }
     let nested = Array::Array(vec![Array::I32(vec![1, 2]), Array::I32(vec![3])]);
     assert_eq!(metadata.get("array.array"), Some(&Value::Array(nested)));
-    let strings = |items: &[&str]| Array::String(items.iter().map(|s| s.to_string()).collect());
+    let strings = |items: &[&str]| Array::strings(items);
     let nested = Array::Array(vec![Array::Array(vec![strings(&["a"]), strings(&["b", "c"])])]);
     assert_eq!(metadata.get("array.array.array"), Some(&Value::Array(nested)));
     assert_eq!(metadata.len(), 1 + 24 + 2);
@@ -173,7 +173,7 @@ fn old_versions_are_read() {
         assert_eq!(source.tensor("third").unwrap().shape(), [2, 2, 2]);
         assert_eq!(source.tensor("first").unwrap().shape(), [2, 3]);
         let tokens = source.metadata().get("tokenizer.ggml.tokens").and_then(Value::as_array).unwrap();
-        assert_eq!(tokens.as_strings().unwrap(), ["a", "bc", "é"]);
+        assert_eq!(tokens, &Array::strings(["a", "bc", "é"]));
         let expected: &[&str] = if version == 1 { &["old-version", "nested-array"] } else { &["nested-array"] };
         assert_eq!(verify(&source), expected);
     }

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use crate::Strings;
+
 /// One metadata value. Integers keep their width, because GGUF readers insist on it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -35,7 +37,7 @@ pub enum Array {
     I64(Vec<i64>),
     F32(Vec<f32>),
     F64(Vec<f64>),
-    String(Vec<String>),
+    String(Strings),
     Array(Vec<Array>),
 }
 
@@ -130,13 +132,18 @@ impl Array {
             Array::I64(v) => Value::I64(*v.get(index)?),
             Array::F32(v) => Value::F32(*v.get(index)?),
             Array::F64(v) => Value::F64(*v.get(index)?),
-            Array::String(v) => Value::String(v.get(index)?.clone()),
+            Array::String(v) => Value::String(v.get(index)?.into()),
             Array::Array(v) => Value::Array(v.get(index)?.clone()),
         })
     }
 
+    /// A list of strings.
+    pub fn strings<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> Array {
+        Array::String(items.into_iter().collect())
+    }
+
     /// The strings of a list of strings.
-    pub fn as_strings(&self) -> Option<&[String]> {
+    pub fn as_strings(&self) -> Option<&Strings> {
         if let Array::String(v) = self { Some(v) } else { None }
     }
 }

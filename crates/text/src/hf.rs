@@ -99,13 +99,12 @@ fn chat_template(metadata: &Metadata, limits: &Limits) -> Result<Option<Value>, 
         }
     };
     let default = template(key::CHAT_TEMPLATE)?;
-    let names =
-        metadata.get(key::CHAT_TEMPLATES).and_then(|v| v.as_array()).and_then(Array::as_strings).unwrap_or_default();
-    if names.is_empty() {
+    let names = metadata.get(key::CHAT_TEMPLATES).and_then(|v| v.as_array()).and_then(Array::as_strings);
+    let Some(names) = names.filter(|names| !names.is_empty()) else {
         return Ok(default.map(|text| json!(text)));
-    }
+    };
     let mut list: Vec<Value> = default.iter().map(|text| json!({"name": "default", "template": text})).collect();
-    for name in names {
+    for name in names.iter() {
         if let Some(text) = template(&format!("{}.{name}", key::CHAT_TEMPLATE))? {
             list.push(json!({"name": name, "template": text}));
         }

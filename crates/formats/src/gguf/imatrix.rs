@@ -84,7 +84,7 @@ fn from_gguf(source: &Source, limits: &Limits) -> Result<Imatrix, Error> {
 
 fn datasets(metadata: &Metadata) -> Vec<String> {
     let list = metadata.get("imatrix.datasets").and_then(Value::as_array).and_then(Array::as_strings);
-    list.map(<[String]>::to_vec).unwrap_or_default()
+    list.into_iter().flat_map(|list| list.iter()).map(String::from).collect()
 }
 
 /// All values of a plain F32 tensor.

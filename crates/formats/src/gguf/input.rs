@@ -172,6 +172,12 @@ impl<'a> Reader<'a> {
 
     /// A string of at most `limit` bytes; `what` is for messages.
     pub fn string(&mut self, what: &str, limit: u64) -> Result<String, Error> {
+        self.with_string(what, limit, str::to_string)
+    }
+
+    /// As [`Reader::string`], without a copy: `take` sees the string where it was read.
+    #[inline]
+    pub fn with_string<T>(&mut self, what: &str, limit: u64, take: impl FnOnce(&str) -> T) -> Result<T, Error> {
         let offset = self.position();
         let length = self.count()?;
         if length > limit {
@@ -181,7 +187,7 @@ impl<'a> Reader<'a> {
         self.expect(length, 1, "bytes of a string")?;
         let bytes = self.take(length as usize)?;
         match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(text.to_string()),
+            Ok(text) => Ok(take(text)),
             Err(e) => {
                 let at = offset + self.count_size() + e.valid_up_to() as u64;
                 let message = format!("{what} is not valid UTF-8");

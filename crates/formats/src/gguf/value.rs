@@ -1,6 +1,6 @@
 //! Metadata values, read and written with their exact types.
 
-use windlass_tensor::{Array, Value};
+use windlass_tensor::{Array, Strings, Value};
 
 use super::input::Reader;
 use crate::{Error, Problem};
@@ -96,9 +96,9 @@ fn array(reader: &mut Reader, depth: usize) -> Result<Array, Error> {
         Tag::F64 => Array::F64(reader.numbers(count)?),
         Tag::Bool => Array::Bool(flags(reader, count)?),
         Tag::String => {
-            let mut items = Vec::with_capacity(count);
+            let mut items = Strings::with_capacity(count);
             for _ in 0..count {
-                items.push(reader.string("an item", reader.limits.string_bytes)?);
+                reader.with_string("an item", reader.limits.string_bytes, |item| items.push(item))?;
             }
             Array::String(items)
         }

@@ -113,7 +113,8 @@ fn byte_level(vocabulary: &Vocabulary, pieces: &[Option<String>]) -> Result<Part
     let (Some(pre), Some(merges)) = (vocabulary.pre, vocabulary.merges) else {
         return Err(Error::Missing(key::MERGES.to_owned()));
     };
-    let model = bpe(vocabulary, pieces, json!(merges), json!({"ignore_merges": pre.ignore_merges}));
+    let model =
+        bpe(vocabulary, pieces, json!(merges.iter().collect::<Vec<_>>()), json!({"ignore_merges": pre.ignore_merges}));
     let decoder = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
     Ok((pre.normalizer(), pre.pre_tokenizer(vocabulary.add_space_prefix), decoder, model))
 }
@@ -125,7 +126,7 @@ fn spelled(pieces: &[Option<String>]) -> Vec<String> {
 
 fn sentencepiece(vocabulary: &Vocabulary, pieces: &[Option<String>]) -> Result<Parts, Error> {
     let merges = match (vocabulary.merges, &vocabulary.scores) {
-        (Some(merges), _) => json!(merges),
+        (Some(merges), _) => json!(merges.iter().collect::<Vec<_>>()),
         (None, Some(scores)) => json!(merges::from_scores(&spelled(pieces), &vocabulary.types, scores)?),
         (None, None) => return Err(Error::Missing(key::MERGES.to_owned())),
     };

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use windlass_tensor::{Array, Limits, Metadata, Value};
+use windlass_tensor::{Array, Limits, Metadata, Strings, Value};
 
 use super::{SPECIAL, byte_of, key, pre};
 use crate::Error;
@@ -44,7 +44,7 @@ pub(crate) struct Vocabulary<'a> {
     pub tokens: Vec<String>,
     pub types: Vec<Type>,
     pub scores: Option<Vec<f32>>,
-    pub merges: Option<&'a [String]>,
+    pub merges: Option<&'a Strings>,
     /// Ids in the order of `SPECIAL`.
     pub special: [Option<u32>; SPECIAL.len()],
     pub add_bos: bool,
@@ -136,7 +136,7 @@ fn pre_tokenizer(metadata: &Metadata) -> Result<&'static pre::Pre, Error> {
     })
 }
 
-fn strings<'a>(metadata: &'a Metadata, key: &str) -> Result<Option<&'a [String]>, Error> {
+fn strings<'a>(metadata: &'a Metadata, key: &str) -> Result<Option<&'a Strings>, Error> {
     let Some(value) = metadata.get(key) else { return Ok(None) };
     let list = value.as_array().and_then(Array::as_strings);
     list.map(Some).ok_or_else(|| Error::invalid(key, "expected an array of strings"))
@@ -154,7 +154,7 @@ fn tokens(metadata: &Metadata, model: Model, limits: &Limits) -> Result<Vec<Stri
         }
         // WordPiece has a use for the empty token: it is written "##".
         let named = token.is_empty() && model != Model::WordPiece;
-        tokens.push(if named { format!("[EMPTY_{i}]") } else { token.clone() });
+        tokens.push(if named { format!("[EMPTY_{i}]") } else { token.to_string() });
     }
     if tokens.is_empty() { Err(Error::invalid(key::TOKENS, "the vocabulary is empty")) } else { Ok(tokens) }
 }

@@ -147,14 +147,14 @@ impl Writer {
         if let Some(pre) = pre {
             self.metadata.set(key::PRE, pre);
         }
-        self.metadata.set(key::TOKENS, Array::String(std::mem::take(&mut self.table.tokens)));
+        self.metadata.set(key::TOKENS, Array::strings(std::mem::take(&mut self.table.tokens)));
         if matches!(kind, "llama" | "t5" | "gemma4") {
             self.metadata.set(key::SCORES, Array::F32(std::mem::take(&mut self.table.scores)));
         }
         self.metadata.set(key::TYPES, Array::I32(self.table.types.iter().map(|t| *t as i32).collect()));
         if !merges.is_empty() {
             let joined = merges.iter().map(|(left, right)| format!("{} {}", unspaced(left), unspaced(right)));
-            self.metadata.set(key::MERGES, Array::String(joined.collect()));
+            self.metadata.set(key::MERGES, Array::strings(joined));
         }
         self.structure(kind)
     }
@@ -430,7 +430,7 @@ impl Writer {
                     }
                 }
                 if !names.is_empty() {
-                    self.metadata.set(key::CHAT_TEMPLATES, Array::String(names));
+                    self.metadata.set(key::CHAT_TEMPLATES, Array::strings(names));
                 }
             }
             _ => {}

@@ -76,11 +76,11 @@ impl Originals {
     pub fn of(source: &Source) -> Originals {
         let default = source.metadata().get(DTYPE).and_then(Value::as_str).and_then(DType::from_name);
         let list = source.metadata().get(EXCEPTIONS).and_then(Value::as_array).and_then(Array::as_strings);
-        let pair = |item: &String| {
+        let pair = |item: &str| {
             let (name, dtype) = item.rsplit_once('=')?;
             Some((name.to_string(), DType::from_name(dtype)?))
         };
-        Originals { default, exceptions: list.unwrap_or_default().iter().filter_map(pair).collect() }
+        Originals { default, exceptions: list.into_iter().flat_map(|list| list.iter()).filter_map(pair).collect() }
     }
 
     /// The type that most values had, if it was recorded.
@@ -270,7 +270,7 @@ fn record(
             .map(|(name, d)| format!("{name}={d}"))
             .collect();
         if !exceptions.is_empty() {
-            keys.set(EXCEPTIONS, Array::String(exceptions));
+            keys.set(EXCEPTIONS, Array::strings(exceptions));
         }
     }
     let own = |key: &str| key.starts_with(FILE) || key.starts_with(KEY);

@@ -49,7 +49,7 @@ fn write_list(array: &Array) -> Option<String> {
         Array::F32(v) => join("f32s", v),
         Array::F64(v) => join("f64s", v),
         Array::String(v) if v.len() <= LIST_BYTES / 3 => {
-            serde_json::to_string(v).ok().map(|list| format!("strings:{list}"))
+            serde_json::to_string(&v.iter().collect::<Vec<_>>()).ok().map(|list| format!("strings:{list}"))
         }
         // llama.cpp does not read lists of lists.
         Array::String(_) | Array::Array(_) => None,
@@ -85,7 +85,7 @@ pub fn read(text: &str) -> Option<Value> {
         "i64s" => Array::I64(split(text)?).into(),
         "f32s" => Array::F32(split(text)?).into(),
         "f64s" => Array::F64(split(text)?).into(),
-        "strings" => Array::String(serde_json::from_str(text).ok()?).into(),
+        "strings" => Array::strings(serde_json::from_str::<Vec<String>>(text).ok()?).into(),
         "string" => Value::String(text.into()),
         _ => return None,
     })
@@ -104,7 +104,7 @@ mod tests {
             Value::U64(u64::MAX),
             Value::F32(1e-6),
             Value::F64(0.1),
-            Value::Array(Array::String(vec!["en".into(), "de".into()])),
+            Value::Array(Array::strings(["en", "de"])),
             Value::Array(Array::I32(vec![-1, 0, i32::MAX])),
             Value::Array(Array::F32(vec![0.1, -0.0, f32::MIN_POSITIVE, f32::INFINITY])),
             Value::Array(Array::Bool(vec![true, false])),
