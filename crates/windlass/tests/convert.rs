@@ -1,64 +1,15 @@
 //! Conversions of a small model made on the spot: there and back, kill and resume, bad input.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod support;
+
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use windlass::convert::{Conversion, Options, Report, Watch};
+use support::{Bench, files, files_beside, values, write_gguf};
+use windlass::convert::{Conversion, Options, Watch};
 use windlass::tensor::{Element, Limits};
-use windlass::{Code, Error, Model};
-
-struct Bench {
-    folder: tempfile::TempDir,
-}
-
-impl Bench {
-    fn new() -> Bench {
-        let folder = tempfile::tempdir().unwrap();
-        windlass::quickstart::make(&folder.path().join("model")).unwrap();
-        Bench { folder }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn convert(&self, from: &str, to: &str, scheme: Option<&str>) -> Result<Report, Error> {
-        self.convert_with(from, to, Options { scheme: scheme.map(String::from), ..Options::default() })
-    }
-
-    fn convert_with(&self, from: &str, to: &str, options: Options) -> Result<Report, Error> {
-        let stop = AtomicBool::new(false);
-        let watch = Watch { stop: &stop, progress: &|_, _| {} };
-        Conversion::plan(self.path(from), &self.path(to), options)?.run(&watch)
-    }
-
-    fn open(&self, name: &str) -> Model {
-        Model::open(self.path(name), &Limits::default()).unwrap()
-    }
-}
-
-fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap());
-    entries.map(|e| (e.file_name().into_string().unwrap(), std::fs::read(e.path()).unwrap())).collect()
-}
-
-/// All values of a tensor as the container's scheme decodes them.
-fn values(model: &Model, name: &str) -> Vec<f32> {
-    let entry = model.source.tensor(name).unwrap();
-    let planes: Vec<Vec<u8>> = (0..entry.planes().len())
-        .map(|i| {
-            let mut bytes = vec![0; entry.planes()[i].length as usize];
-            model.source.read(entry, i, 0, &mut bytes).unwrap();
-            bytes
-        })
-        .collect();
-    let planes: Vec<&[u8]> = planes.iter().map(|p| &p[..]).collect();
-    let mut values = vec![0.0; entry.values() as usize];
-    windlass::rows::decode(entry.element(), &planes, entry.columns(), &mut values).unwrap();
-    values
-}
+use windlass::{Code, Model};
 
 #[test]
 fn there_and_back_through_gguf_is_equal_to_the_byte() {
@@ -239,11 +190,6 @@ fn a_value_that_is_not_a_number_is_refused_and_nothing_is_written() {
     assert_eq!(left, ["model"]);
 }
 
-fn files_beside(bench: &Bench) -> Vec<String> {
-    let entries = std::fs::read_dir(bench.folder.path()).unwrap();
-    entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
-}
-
 #[test]
 fn a_truncated_model_is_refused_with_file_tensor_and_offset() {
     let bench = Bench::new();
@@ -317,25 +263,6 @@ fn make_foreign(bench: &Bench, scheme: &str) {
     let mut metadata: windlass::tensor::Metadata = keep.map(|(k, v)| (k.to_string(), v.clone())).collect();
     metadata.set("general.license", "mit");
     write_gguf(bench, &ours, metadata, "foreign.gguf");
-}
-
-/// The tensors of `model` with other keys.
-fn write_gguf(bench: &Bench, model: &Model, metadata: windlass::tensor::Metadata, name: &str) {
-    use windlass::formats::{Target, TargetTensor};
-    let entries = model.source.tensors();
-    let tensor = |e: &windlass::formats::Entry| TargetTensor {
-        name: e.name().into(),
-        element: e.element().clone(),
-        shape: e.shape().to_vec(),
-    };
-    let target = Target { tensors: entries.iter().map(tensor).collect(), metadata, ..Target::default() };
-    let layout = windlass::formats::container("gguf").unwrap().layout(&target).unwrap();
-    windlass::convert::write_layout(&bench.path(name), &layout, |i| {
-        let mut bytes = vec![0; entries[i].bytes() as usize];
-        model.source.read(&entries[i], 0, 0, &mut bytes)?;
-        Ok(bytes)
-    })
-    .unwrap();
 }
 
 #[test]
@@ -525,237 +452,4 @@ fn gains_too_small_to_be_added_to_one_come_back() {
 
 fn values_of_norm(gguf: &Model) -> Vec<f32> {
     values(gguf, "output_norm.weight")[..3].to_vec()
-}
-
-fn overwrite() -> Options {
-    Options { overwrite: true, ..Options::default() }
-}
-
-#[test]
-fn only_what_is_of_a_model_is_replaced() {
-    let bench = Bench::new();
-    bench.convert("model", "out", None).unwrap();
-    std::fs::write(bench.path("out/notes.md"), "mine").unwrap();
-    std::fs::create_dir(bench.path("out/figures")).unwrap();
-    let error = bench.convert_with("model", "out", overwrite()).unwrap_err();
-    assert!(error.message.contains("figures, notes.md"), "{error}");
-    assert!(bench.path("out/notes.md").exists());
-    std::fs::remove_file(bench.path("out/notes.md")).unwrap();
-    std::fs::remove_dir(bench.path("out/figures")).unwrap();
-    std::fs::write(bench.path("out/added_tokens.json"), "{}").unwrap();
-    bench.convert_with("model", "out", overwrite()).unwrap();
-    assert_eq!(files(&bench.path("model")), files(&bench.path("out")));
-}
-
-#[test]
-fn parts_of_an_older_target_go_and_the_report_names_the_first() {
-    let bench = Bench::new();
-    let options = |size| Options { part_size: Some(size), ..overwrite() };
-    bench.convert_with("model", "s.gguf", options(1 << 20)).unwrap();
-    std::fs::write(bench.path("s-other-00001-of-00009.gguf"), "mine").unwrap();
-    let error = bench.convert_with("model", "s.gguf", Options { overwrite: false, ..options(4 << 20) }).unwrap_err();
-    assert!(error.message.contains("exists already"), "{error}");
-    let report = bench.convert_with("model", "s.gguf", options(4 << 20)).unwrap();
-    let mut parts: Vec<String> = files_beside(&bench).into_iter().filter(|n| n.starts_with("s-0")).collect();
-    parts.sort();
-    assert_eq!(report.output, bench.path(&parts[0]));
-    let count = parts.len();
-    assert!(parts.iter().all(|name| name.ends_with(&format!("-of-{count:05}.gguf"))), "{parts:?}");
-    assert!(bench.path("s-other-00001-of-00009.gguf").exists());
-    let error = bench.convert_with(&parts[0], "s.gguf", options(1 << 20)).unwrap_err();
-    assert!(error.message.contains("part of the source"), "{error}");
-    assert_eq!(bench.convert_with("model", "t.gguf", options(0)).unwrap_err().code, Code::Usage);
-}
-
-#[cfg(unix)]
-#[test]
-fn a_link_stays_a_link_and_its_end_is_written() {
-    let bench = Bench::new();
-    std::fs::create_dir(bench.path("disk")).unwrap();
-    std::fs::write(bench.path("disk/real.gguf"), "old").unwrap();
-    std::os::unix::fs::symlink("disk/real.gguf", bench.path("link.gguf")).unwrap();
-    assert!(bench.convert("model", "link.gguf", None).unwrap_err().message.contains("exists already"));
-    bench.convert_with("model", "link.gguf", overwrite()).unwrap();
-    assert!(bench.path("link.gguf").is_symlink());
-    assert!(std::fs::read(bench.path("disk/real.gguf")).unwrap().starts_with(b"GGUF"));
-    bench.convert("model", "disk/folder", None).unwrap();
-    std::os::unix::fs::symlink("disk/folder", bench.path("folder")).unwrap();
-    bench.convert_with("model", "folder", overwrite()).unwrap();
-    assert!(bench.path("folder").is_symlink() && bench.path("disk/folder/config.json").exists());
-    std::os::unix::fs::symlink("nowhere.gguf", bench.path("dangling.gguf")).unwrap();
-    let error = bench.convert_with("model", "dangling.gguf", overwrite()).unwrap_err();
-    assert!(error.message.contains("does not exist") && error.help.is_some(), "{error}");
-}
-
-#[test]
-fn a_target_of_the_other_kind_says_what_to_do() {
-    let bench = Bench::new();
-    std::fs::create_dir(bench.path("folder")).unwrap();
-    let options = Options { to: Some("gguf".into()), ..overwrite() };
-    let error = bench.convert_with("model", "folder", options).unwrap_err();
-    assert!(error.message.contains("is a folder") && error.help.unwrap().contains("folder/model"));
-    std::fs::write(bench.path("file"), "mine").unwrap();
-    let error = bench.convert_with("model", "file", overwrite()).unwrap_err();
-    assert!(error.message.contains("is a file, and the output is a folder") && error.help.is_some(), "{error}");
-}
-
-#[test]
-fn a_plan_says_what_is_lost_on_the_way() {
-    let bench = Bench::new();
-    let plan = |from: &str, to: &str, options: Options| {
-        Conversion::plan(bench.path(from), &bench.path(to), options).unwrap().describe()
-    };
-    let warns = |plan: &windlass::convert::Plan, text: &str| plan.warnings.iter().any(|w| w.contains(text));
-    std::fs::copy(bench.path("model/model.safetensors"), bench.path("bare.safetensors")).unwrap();
-    assert!(warns(&plan("bare.safetensors", "bare.gguf", Options::default()), "--config-from"));
-    std::fs::write(bench.path("model/modeling_x.py"), "import os").unwrap();
-    std::fs::write(bench.path("model/corpus.txt"), vec![b'x'; 60_000_000]).unwrap();
-    let described = plan("model", "m.gguf", Options::default());
-    assert!(warns(&described, "modeling_x.py is code") && warns(&described, "corpus.txt has 57 MiB"));
-    assert!(described.fits && described.bytes_written < 30_000_000, "{described:?}");
-    std::fs::write(bench.path("r.toml"), "[[rule]]\nmatch = \"blk.*.ffn_dwon.weight\"\nscheme = \"f16\"\n").unwrap();
-    let options = Options { recipe: Some(bench.path("r.toml")), ..Options::default() };
-    assert!(warns(&plan("model", "m.gguf", options), "ffn_dwon"));
-    std::fs::write(bench.path("r.toml"), "base = \"q4_k_m\"\n[[rule]]\nmatch = 3\n").unwrap();
-    let options = Options { recipe: Some(bench.path("r.toml")), ..Options::default() };
-    let error = bench.convert_with("model", "m.gguf", options).unwrap_err();
-    assert!(error.message.contains("r.toml: recipe: line 3: "), "{error}");
-    assert!(!error.message.contains('\n'), "{error}");
-    let described = plan("model", "m.gguf", Options { memory_limit: 1 << 20, ..Options::default() });
-    assert!(!described.fits && described.obstacles[0].contains("MiB"), "{described:?}");
-}
-
-#[test]
-fn the_configuration_says_the_type_that_the_tensors_have() {
-    let bench = Bench::new();
-    let said = |name: &str| {
-        let config: serde_json::Value = serde_json::from_slice(&files(&bench.path(name))["config.json"]).unwrap();
-        config["dtype"].as_str().unwrap().to_string()
-    };
-    let has = |name: &str| {
-        let model = bench.open(name);
-        model.source.tensor("model.layers.0.mlp.up_proj.weight").unwrap().element().name().to_string()
-    };
-    bench.convert("model", "q.gguf", Some("q4_0")).unwrap();
-    bench.convert_with("q.gguf", "mlx", Options { to: Some("mlx".into()), ..Options::default() }).unwrap();
-    bench.convert("mlx", "hf", None).unwrap();
-    assert_eq!((has("hf").as_str(), said("hf").as_str()), ("F16", "float16"));
-    bench.convert("model", "wide", Some("f32")).unwrap();
-    assert_eq!((has("wide").as_str(), said("wide").as_str()), ("F32", "float32"));
-    bench.convert("q.gguf", "same", None).unwrap();
-    assert_eq!((has("same").as_str(), said("same").as_str()), ("BF16", "bfloat16"));
-}
-
-#[test]
-fn values_that_changed_in_a_gguf_are_never_rounded_silently() {
-    let bench = Bench::new();
-    bench.convert("model", "m.gguf", Some("f32")).unwrap();
-    bench.convert("m.gguf", "same", None).unwrap();
-    assert_eq!(bench.open("same").source.tensors()[0].element().name(), "BF16");
-    let offset = {
-        let model = bench.open("m.gguf");
-        model.source.tensor("blk.2.ffn_up.weight").unwrap().planes()[0].offset as usize + 4 * 700
-    };
-    let mut bytes = std::fs::read(bench.path("m.gguf")).unwrap();
-    bytes[offset..offset + 4].copy_from_slice(&0.1f32.to_le_bytes());
-    std::fs::write(bench.path("m.gguf"), bytes).unwrap();
-    let error = bench.convert("m.gguf", "back", None).unwrap_err();
-    assert_eq!((error.code, error.tensor.as_deref()), (Code::Refused, Some("blk.2.ffn_up.weight")));
-    assert!(error.help.as_ref().unwrap().contains("--scheme f32"), "{error:?}");
-    assert!(!bench.path("back").exists());
-    bench.convert("m.gguf", "wide", Some("f32")).unwrap();
-    assert_eq!(values(&bench.open("wide"), "model.layers.2.mlp.up_proj.weight")[700], 0.1);
-    bench.convert("m.gguf", "rounded", Some("bf16")).unwrap();
-}
-
-#[test]
-fn lists_among_foreign_keys_come_back() {
-    use windlass::tensor::{Array, Value};
-    let bench = Bench::new();
-    bench.convert("model", "ours.gguf", None).unwrap();
-    let ours = bench.open("ours.gguf");
-    let keep = ours.source.metadata().iter().filter(|(k, _)| !k.starts_with("windlass."));
-    let mut metadata: windlass::tensor::Metadata = keep.map(|(k, v)| (k.to_string(), v.clone())).collect();
-    let list = Value::Array(Array::F32((0..1000).map(|i| i as f32 * 0.1).collect()));
-    metadata.set("custom.list", list.clone());
-    metadata.set("custom.huge", Array::U8(vec![7; 2 << 20]));
-    write_gguf(&bench, &ours, metadata, "foreign.gguf");
-    let report = bench.convert("foreign.gguf", "hf", None).unwrap();
-    assert!(report.warnings.iter().any(|w| w.contains("custom.huge")), "{:?}", report.warnings);
-    bench.convert("hf", "again.gguf", None).unwrap();
-    assert_eq!(bench.open("again.gguf").source.metadata().get("custom.list"), Some(&list));
-}
-
-#[cfg(unix)]
-#[test]
-fn paths_need_not_be_utf8() {
-    use std::os::unix::ffi::OsStrExt;
-    let bench = Bench::new();
-    let path = |name: &[u8]| bench.folder.path().join(std::ffi::OsStr::from_bytes(name));
-    let stop = AtomicBool::new(false);
-    let watch = Watch { stop: &stop, progress: &|_, _| {} };
-    let split = Options { part_size: Some(4 << 20), ..Options::default() };
-    let report = Conversion::plan(bench.path("model"), &path(b"m\xff.gguf"), split).unwrap().run(&watch).unwrap();
-    assert!(serde_json::to_string(&report).unwrap().contains('\u{fffd}'));
-    assert!(report.output.exists());
-    Conversion::plan(bench.path("model"), &path(b"w\xff.gguf"), Options::default()).unwrap().run(&watch).unwrap();
-    Conversion::plan(path(b"w\xff.gguf"), &path(b"back\xff"), Options::default()).unwrap().run(&watch).unwrap();
-    assert_eq!(files(&bench.path("model")), files(&path(b"back\xff")));
-}
-
-#[test]
-fn pytorch_and_numpy_are_written_and_read_back() {
-    let bench = Bench::new();
-    for (to, target, back) in [("pytorch", "torch", "from-torch"), ("pytorch", "parts", "from-parts")] {
-        let part_size = (target == "parts").then_some(3 << 20);
-        let options = Options { to: Some(to.into()), part_size, ..Options::default() };
-        bench.convert_with("model", target, options).unwrap();
-        bench.convert(target, back, None).unwrap();
-        assert_eq!(files(&bench.path("model")), files(&bench.path(back)));
-    }
-    assert!(bench.path("torch/pytorch_model.bin").exists());
-    assert!(bench.path("parts/pytorch_model.bin.index.json").exists());
-    for (target, back) in [("m.npz", "n.safetensors"), ("m.pt", "p.safetensors")] {
-        bench.convert("model", target, None).unwrap();
-        bench.convert(target, back, None).unwrap();
-        let (a, b) = (bench.open("model"), bench.open(back));
-        for entry in a.source.tensors() {
-            assert_eq!(b.source.tensor(entry.name()).unwrap().element(), entry.element());
-            assert!(values(&a, entry.name()) == values(&b, entry.name()), "{target}: {}", entry.name());
-        }
-    }
-    for target in ["torch", "parts", "m.npz", "m.pt"] {
-        let options = windlass::verify::Options {
-            deep: true,
-            limits: Limits::default(),
-            memory_limit: 64 << 20,
-            progress: &|_, _| {},
-        };
-        let verdict = windlass::verify::verify(&bench.open(target), &options).unwrap();
-        assert!(verdict.ok, "{target}: {verdict:?}");
-    }
-    let options = Options { part_size: Some(1 << 20), ..Options::default() };
-    assert!(bench.convert_with("model", "parts.npz", options).unwrap_err().message.contains("has no parts"));
-}
-
-/// A file that PyTorch wrote, with every type it shares with us.
-#[test]
-fn every_type_goes_through_pytorch() {
-    let bench = Bench::new();
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../formats/tests/golden/pytorch/types.bin");
-    std::fs::copy(golden, bench.path("types.bin")).unwrap();
-    bench.convert("types.bin", "types.safetensors", None).unwrap();
-    bench.convert("types.safetensors", "again.pt", None).unwrap();
-    let (a, b) = (bench.open("types.bin").source, bench.open("again.pt").source);
-    assert_eq!(a.tensors().len(), b.tensors().len());
-    for entry in a.tensors() {
-        let other = b.tensor(entry.name()).unwrap();
-        assert_eq!((entry.element(), entry.shape()), (other.element(), other.shape()), "{}", entry.name());
-        let read = |source: &windlass::formats::Source, entry: &windlass::formats::Entry| {
-            let mut bytes = vec![0; entry.bytes() as usize];
-            source.read(entry, 0, 0, &mut bytes).unwrap();
-            bytes
-        };
-        assert_eq!(read(&a, entry), read(&b, other), "{}", entry.name());
-    }
 }
