@@ -11,11 +11,16 @@ use super::{Output, PANEL, Rows};
 use crate::isa::{Kernel, dispatch};
 use crate::simd::{Simd, sum_pieces};
 
-/// Bytes of weights that a thread takes at once.
+/// Least bytes of weights that a thread takes at once.
 const GRAIN: usize = 96 << 10;
 
+/// Shares of a matrix for each thread: few, because a share's first rows are not asked for ahead, and more than one,
+/// because cores are not equally fast.
+const SHARES: usize = 2;
+
 pub(super) fn apply<C: Codes>(weights: &Rows<'_>, x: &Activations, y: &Output, session: &Session<'_>) {
-    let grain = (GRAIN / weights.stride).max(1).next_multiple_of(PANEL);
+    let share = y.rows / (SHARES * session.threads());
+    let grain = share.max(GRAIN / weights.stride).max(1).next_multiple_of(PANEL);
     session.balance(y.rows, grain, &|rows| {
         // SAFETY: the level is this machine's; sizes were checked; ranges of rows are disjoint.
         unsafe { dispatch(x.level, Product::<C> { weights, x, y, rows, codes: PhantomData }) }

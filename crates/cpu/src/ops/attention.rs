@@ -191,7 +191,10 @@ impl Tile<'_> {
             for i in (0..length).step_by(S::ROWS) {
                 // SAFETY: rows are multiples of 16 values, and so of a vector; the caller's promise.
                 unsafe {
-                    S::store_float(out.as_mut_ptr().add(i), S::load_half(bytes.as_ptr().cast::<u16>().add(i)));
+                    let at = bytes.as_ptr().cast::<u16>().wrapping_add(i);
+                    // The next block of positions lies right behind this one.
+                    S::prefetch(at.wrapping_add(BLOCK * self.dim).cast());
+                    S::store_float(out.as_mut_ptr().add(i), S::load_half(at));
                 }
             }
         } else {
