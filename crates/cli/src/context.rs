@@ -32,6 +32,9 @@ pub struct Globals {
     /// Where to compute; this build has `cpu`
     #[arg(long, global = true, env = "WINDLASS_DEVICE", value_name = "D", help_heading = "Global")]
     pub device: Option<String>,
+    /// A table of routes: which provider computes what
+    #[arg(long, global = true, env = "WINDLASS_ROUTES", value_name = "FILE", help_heading = "Global")]
+    pub routes: Option<std::path::PathBuf>,
     /// Memory to stay within, such as 512MiB or 4GB
     #[arg(long, global = true, env = "WINDLASS_MEMORY_LIMIT", value_name = "SIZE", default_value = "512MiB",
         value_parser = size::parse, help_heading = "Global")]
@@ -88,13 +91,23 @@ impl Context {
 
     /// Computes with ops on the threads that were asked for, with one provider for all if one is named.
     pub fn compute<R>(&self, provider: Option<&str>, work: impl FnOnce(&windlass::ops::Context) -> R) -> Result<R> {
-        windlass::register_providers();
+        self.routes()?;
         windlass::runtime::scheduler::set_threads(self.threads())?;
         let provider = provider.map(windlass::ops::provider_name).transpose()?;
         Ok(windlass::ops::Context::here(|cx| match provider {
             Some(name) => work(&windlass::ops::Context::new(cx.session()).with_provider(name)),
             None => work(cx),
         }))
+    }
+
+    /// Registers the providers and sets the routes that were asked for.
+    pub fn routes(&self) -> Result<()> {
+        use windlass::ops::route::{Layer, Table, set};
+        windlass::register_providers();
+        if let Some(path) = &self.globals.routes {
+            set(Layer::File, Table::read(path)?);
+        }
+        Ok(())
     }
 
     /// Prints a result: as JSON if asked for, else as `text` writes it.

@@ -68,6 +68,24 @@ impl<'a, 's> Args<'a, 's> {
         bytemuck::try_cast_slice_mut(bytes).map_err(|_| wrong())
     }
 
+    /// All values of input `index` as `f64`, in row-major order.
+    pub fn numbers(&self, index: usize) -> Result<Vec<f64>, Error> {
+        numbers(self.op, self.inquiry().input(index)?)
+    }
+
+    /// Rounds `values` to the type of output `index` and writes them there.
+    pub fn write_numbers(&mut self, index: usize, values: &[f64]) -> Result<(), Error> {
+        let op = self.op.name;
+        let wrong = |message: String| Error::Argument { op, message: format!("output {index} {message}") };
+        let tensor = self.outputs.get_mut(index).ok_or_else(|| wrong("is missing".into()))?;
+        let dtype = tensor.element().dtype().ok_or_else(|| wrong("is packed".into()))?;
+        let bytes = tensor.bytes_mut().ok_or_else(|| wrong("is shared".into()))?;
+        if bytes.len() != values.len() * dtype.size() {
+            return Err(wrong(format!("has {} bytes, {} values were computed", bytes.len(), values.len())));
+        }
+        store(dtype, values.iter().copied(), bytes)
+    }
+
     /// Writes the values of output `index`, whatever its type is.
     pub fn write(&mut self, index: usize, values: &[f32]) -> Result<(), Error> {
         let op = self.op.name;
@@ -131,6 +149,40 @@ pub fn f32s<'a>(op: &'static Op, tensor: &'a Tensor) -> Result<Cow<'a, [f32]>, E
             Ok(Cow::Owned(values))
         }
     }
+}
+
+/// All values of a tensor as `f64`, in row-major order; packed ones are decoded.
+pub(crate) fn numbers(op: &'static Op, tensor: &Tensor) -> Result<Vec<f64>, Error> {
+    let Some(dtype @ (DType::F64 | DType::I64 | DType::I32 | DType::U32)) = tensor.element().dtype() else {
+        return Ok(f32s(op, tensor)?.iter().map(|v| f64::from(*v)).collect());
+    };
+    let mut bytes = vec![0; tensor.shape().values() * dtype.size()];
+    tensor.read(&mut bytes)?;
+    let number = |b: &[u8]| match dtype {
+        DType::F64 => bytemuck::pod_read_unaligned(b),
+        DType::I64 => bytemuck::pod_read_unaligned::<i64>(b) as f64,
+        DType::I32 => f64::from(bytemuck::pod_read_unaligned::<i32>(b)),
+        _ => f64::from(bytemuck::pod_read_unaligned::<u32>(b)),
+    };
+    Ok(bytes.chunks_exact(dtype.size()).map(number).collect())
+}
+
+/// Rounds numbers to a type; `bytes` has room for them.
+pub(crate) fn store(dtype: DType, values: impl Iterator<Item = f64>, bytes: &mut [u8]) -> Result<(), Error> {
+    match dtype {
+        DType::F64 => copy(bytes, values.map(f64::to_le_bytes)),
+        DType::I64 => copy(bytes, values.map(|v| (v as i64).to_le_bytes())),
+        DType::I32 => copy(bytes, values.map(|v| (v as i32).to_le_bytes())),
+        DType::U32 => copy(bytes, values.map(|v| (v as u32).to_le_bytes())),
+        DType::U8 => copy(bytes, values.map(|v| [v as u8])),
+        DType::I8 => copy(bytes, values.map(|v| (v as i8).to_le_bytes())),
+        DType::Bool => copy(bytes, values.map(|v| [u8::from(v != 0.0)])),
+        _ => {
+            let values: Vec<f32> = values.map(|v| v as f32).collect();
+            float::from_f32(dtype, &values, bytes).map_err(|source| Error::Quant { op: "store", source })?;
+        }
+    }
+    Ok(())
 }
 
 fn copy<const N: usize>(bytes: &mut [u8], values: impl Iterator<Item = [u8; N]>) {

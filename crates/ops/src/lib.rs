@@ -22,6 +22,7 @@ mod provider;
 mod receipt;
 mod registry;
 pub mod route;
+pub mod survey;
 
 pub use args::Args;
 pub use attributes::{Attribute, Attributes, Value};

@@ -3,6 +3,7 @@
 use windlass_tensor::{DType, Element, Tensor};
 
 use crate::attributes::{Attribute, Attributes, Value};
+use crate::survey::Profile;
 use crate::{Args, Error};
 
 /// A named function on tensors. All of it is data; kernels are elsewhere, but for the reference.
@@ -18,6 +19,8 @@ pub struct Op {
     /// The specification: scalar and obvious.
     pub reference: fn(&mut Args) -> Result<(), Error>,
     pub tolerance: Tolerance,
+    /// The families of arguments that the survey tries the op with.
+    pub profiles: fn(&Op) -> Vec<Profile>,
 }
 
 /// One input of an op.

@@ -40,5 +40,8 @@ commands! {
     logits Logits;
     tokenize Tokenize;
     detokenize Detokenize;
+    routes Routes;
+    explain Explain;
+    survey Survey;
     completions Completions;
 }

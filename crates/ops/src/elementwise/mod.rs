@@ -7,11 +7,14 @@ use windlass_tensor::{DType, Tensor};
 use crate::args::f32s;
 use crate::attributes::{Attribute, Value};
 use crate::op::{Input, Inquiry, Op, OutputSpec, Tolerance};
+use crate::survey::{Fill, Profile, Sample};
 use crate::{Args, Error};
 
+mod derivative;
 mod expr;
 mod table;
 
+pub use derivative::{derivative, derivatives};
 pub use expr::{Binary, Expr, Unary};
 
 /// An elementwise op.
@@ -81,7 +84,33 @@ fn op(row: &'static Row) -> Op {
         outputs,
         reference,
         tolerance: Tolerance::ELEMENTWISE,
+        profiles,
     }
+}
+
+/// Sizes around the strips of vectors, views, shapes that stretch, and values at the borders of the range.
+fn profiles(op: &Op) -> Vec<Profile> {
+    let with = |name, make: &dyn Fn(usize) -> Sample| {
+        (0..op.inputs.len()).fold(Profile::new(name), |profile, i| {
+            // The condition of `where`.
+            let sample = make(i);
+            profile.with(if op.name == "where" && i == 0 { sample.fill(Fill::Below(2)) } else { sample })
+        })
+    };
+    let mut profiles = vec![
+        with("one", &|_| Sample::normal(&[1])),
+        with("odd", &|_| Sample::normal(&[3, 171])),
+        // Two extremes that meet cancel in any precision.
+        with("extremes", &|i| Sample::normal(&[260]).fill(if i == 0 { Fill::Extremes } else { Fill::Normal(1.0) })),
+        with("views", &|_| Sample::normal(&[5, 33]).strided()),
+        with("empty", &|_| Sample::normal(&[0, 4])),
+        with("long", &|_| Sample::normal(&[9001])),
+    ];
+    if op.inputs.len() > 1 {
+        profiles.insert(4, with("stretched", &|i| Sample::normal(if i % 2 == 0 { &[4, 1, 33] } else { &[17, 33] })));
+        profiles.insert(4, with("a row for all", &|i| Sample::normal(if i == 0 { &[7, 65] } else { &[65] })));
+    }
+    profiles
 }
 
 fn outputs(inquiry: &Inquiry) -> Result<Vec<OutputSpec>, Error> {

@@ -96,7 +96,11 @@ pub static ROWS: &[Row] = &[
     two("maximum", "the larger", expr!((Max x y))),
     two("minimum", "the smaller", expr!((Min x y))),
     two("fmod", "the remainder with the sign of x", expr!((Rem x y))),
-    two("remainder", "the remainder with the sign of y", expr!((Sub x (Mul y (Floor (Div x y)))))),
+    two(
+        "remainder",
+        "the remainder with the sign of y",
+        expr!((If (Lt (Mul (Rem x y) y) 0.0) (Add (Rem x y) y) (Rem x y))),
+    ),
     two("atan2", "the angle of (y, x)", expr!((Atan2 x y))),
     two("hypot", "sqrt(x^2 + y^2)", expr!((Sqrt (Add (Mul x x) (Mul y y))))),
     two("squared_difference", "(x - y)^2", expr!((Mul (Sub x y) (Sub x y)))),
@@ -109,7 +113,15 @@ pub static ROWS: &[Row] = &[
     ),
     Row { parameters: &[("by", 1.0)], ..two("add_scaled", "x + by * y", expr!((Add x (Mul a y)))) },
     Row { inputs: 3, ..one("where", "y where x is not 0, else z", expr!((If x y z))) },
-    Row { inputs: 3, ..one("lerp", "x + z * (y - x)", expr!((Add x (Mul z (Sub y x))))) },
+    // From the nearer end, so that both ends are met.
+    Row {
+        inputs: 3,
+        ..one(
+            "lerp",
+            "x + z * (y - x)",
+            expr!((If (Lt z 0.5) (Add x (Mul z (Sub y x))) (Sub y (Mul (Sub y x) (Sub 1.0 z))))),
+        )
+    },
     Row { inputs: 3, parameters: &[("by", 1.0)], ..one("addcmul", "x + by * y * z", expr!((Add x (Mul a (Mul y z))))) },
     Row { inputs: 3, parameters: &[("by", 1.0)], ..one("addcdiv", "x + by * y / z", expr!((Add x (Mul a (Div y z))))) },
     test("eq", "x = y", 2, expr!((Eq x y))),

@@ -3,6 +3,7 @@
 use windlass_tensor::{DType, Tensor};
 
 use crate::op::{Input, Inquiry, OutputSpec};
+use crate::survey::Profile;
 use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
 
 /// Scaled dot-product attention (arXiv 1706.03762) with grouped heads, over a cache.
@@ -23,6 +24,20 @@ pub static ATTENTION: Op = Op {
     outputs,
     reference,
     tolerance: Tolerance { relative: 1e-3, absolute: 1e-4 },
+    profiles: |_| {
+        let how = |start: usize| Attributes::new().int("start", start).float("scale", 0.25);
+        let cached = |name, tokens, context| {
+            Profile::new(name).normal(&[tokens, 4 * 16]).normal(&[2, context, 16]).normal(&[2, context, 16])
+        };
+        vec![
+            cached("one token", 1, 40).attributes(how(37)),
+            cached("prompt", 17, 20).attributes(how(0)),
+            cached("window", 9, 70).attributes(how(50).int("window", 13)),
+            cached("soft cap", 3, 33).attributes(how(30).float("soft_cap", 5.0)),
+            cached("both ways", 6, 6).attributes(how(0).bool("causal", false)),
+            cached("long", 33, 300).attributes(how(260)),
+        ]
+    },
 };
 
 fn outputs(q: &Inquiry) -> Result<Vec<OutputSpec>, Error> {

@@ -3,6 +3,7 @@
 use windlass_tensor::{DType, Tensor};
 
 use crate::op::{Input, OutputSpec};
+use crate::survey::Profile;
 use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
 
 /// Puts rows of tokens into a cache of `[heads, context, head_dim]`.
@@ -29,6 +30,11 @@ pub static CACHE_WRITE: Op = Op {
     },
     reference,
     tolerance: Tolerance::EXACT,
+    profiles: |_| {
+        let how = |to| Attributes::new().int("heads", 2).int("context", 9).int("start", 4).text("to", to);
+        let rows = |name, to| Profile::new(name).normal(&[3, 24]).attributes(how(to));
+        vec![rows("f32", "F32"), rows("f16", "F16"), rows("bf16", "BF16")]
+    },
 };
 
 fn reference(args: &mut Args) -> Result<(), Error> {

@@ -3,6 +3,7 @@
 use windlass_tensor::{DType, Tensor};
 
 use crate::op::{Input, OutputSpec};
+use crate::survey::{Profile, Sample};
 use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
 
 /// Values in another plain type; packed ones are decoded.
@@ -21,6 +22,13 @@ pub static CAST: Op = Op {
         args.write(0, &values)
     },
     tolerance: Tolerance::EXACT,
+    profiles: |_| {
+        let to = |name| Attributes::new().text("to", name);
+        vec![
+            Profile::new("to f16").with(Sample::weight(&[3, 512])).attributes(to("F16")),
+            Profile::new("to f32").with(Sample::weight(&[2, 1024])).attributes(to("F32")),
+        ]
+    },
 };
 
 /// See [`CAST`]; a tensor that has the type already is returned as it is.

@@ -4,6 +4,7 @@ use windlass_tensor::{DType, Tensor};
 
 use crate::args::f32s;
 use crate::op::{Input, OutputSpec};
+use crate::survey::{Profile, Sample};
 use crate::{Args, Attributes, Context, Error, Op, Tolerance};
 
 /// Rows of a table, by number.
@@ -21,18 +22,35 @@ pub static EMBEDDING: Op = Op {
     },
     reference,
     tolerance: Tolerance::EXACT,
+    profiles: |_| {
+        vec![
+            Profile::new("rows").with(Sample::weight(&[11, 512])).below(11, &[7]),
+            Profile::new("matrix of rows").with(Sample::weight(&[5, 256])).below(5, &[2, 3]),
+        ]
+    },
 };
 
 fn reference(args: &mut Args) -> Result<(), Error> {
     let (table, ids) = (args.inquiry().input(0)?, args.ints(1)?);
     let (rows, columns) = (table.shape().rows(), table.shape().columns());
     let mut values = Vec::with_capacity(ids.len() * columns);
+    let mut whole = None;
     for id in ids {
         let row = usize::try_from(id).ok().filter(|id| *id < rows);
         let Some(row) = row else {
             return args.inquiry().fail(format!("{id} is not one of the {rows} rows of the table"));
         };
-        values.extend_from_slice(&f32s(args.op, &table.narrow(0, row, 1)?)?);
+        match (table.narrow(0, row, 1), &whole) {
+            (Ok(one), None) => values.extend_from_slice(&f32s(args.op, &one)?),
+            // Some schemes pack several rows into one: the table is decoded once.
+            (_, known) => {
+                let all = match known {
+                    Some(all) => all,
+                    None => whole.insert(f32s(args.op, table)?),
+                };
+                values.extend_from_slice(&all[row * columns..][..columns]);
+            }
+        }
     }
     args.write(0, &values)
 }

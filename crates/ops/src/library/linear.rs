@@ -4,6 +4,7 @@ use windlass_tensor::{DType, Tensor};
 
 use crate::args::f32s;
 use crate::op::{Input, Inquiry, OutputSpec};
+use crate::survey::{Profile, Sample};
 use crate::{Args, Attributes, Context, Error, Op, Tolerance};
 
 /// One input times several matrices: queries, keys and values, or both halves of a gated block, read it once.
@@ -16,6 +17,14 @@ pub static LINEAR: Op = Op {
     reference,
     // Packed weights are multiplied by activations of 8 bits, as every fast kernel does.
     tolerance: Tolerance { relative: 2e-2, absolute: 2e-2 },
+    profiles: |_| {
+        vec![
+            Profile::new("vector").normal(&[1, 512]).with(Sample::weight(&[33, 512])),
+            Profile::new("rows").normal(&[5, 512]).with(Sample::weight(&[17, 512])).with(Sample::weight(&[8, 512])),
+            Profile::new("odd").normal(&[3, 67]).with(Sample::weight(&[5, 67])),
+            Profile::new("matrix").normal(&[65, 1024]).with(Sample::weight(&[97, 1024])),
+        ]
+    },
 };
 
 fn outputs(q: &Inquiry) -> Result<Vec<OutputSpec>, Error> {

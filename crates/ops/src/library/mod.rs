@@ -2,27 +2,48 @@
 
 use windlass_tensor::Tensor;
 
+use crate::survey::{Fill, Profile, Sample};
 use crate::{Attributes, Context, Error, Op};
 
 mod attention;
+mod axis;
 mod cache;
 mod cast;
+mod create;
 mod embedding;
+mod index;
 mod linear;
+mod loss;
+mod matmul;
+mod movement;
 mod norm;
+mod reduce;
 mod rope;
+mod scan;
 mod select;
 mod softmax;
+mod sort;
 
 pub use attention::{ATTENTION, Attention, attention};
 pub use cache::{CACHE_WRITE, cache_write};
 pub use cast::{CAST, cast};
+pub use create::{ARANGE, BERNOULLI, DROPOUT, EYE, FULL, LINSPACE, NORMAL, ONE_HOT, RANDINT, RANDPERM, UNIFORM};
 pub use embedding::{EMBEDDING, embedding};
+pub use index::{GATHER, INDEX_ADD, INDEX_SELECT, MASKED_FILL, SCATTER, SCATTER_ADD, gather, index_select};
 pub use linear::{LINEAR, linear, linears};
+pub use loss::{
+    BCE_LOSS, BCE_WITH_LOGITS_LOSS, CROSS_ENTROPY, HUBER_LOSS, KL_DIV, L1_LOSS, MSE_LOSS, NLL_LOSS, SMOOTH_L1_LOSS,
+    cross_entropy,
+};
+pub use matmul::{ADDMM, BMM, MATMUL, matmul};
+pub use movement::{CAT, FLIP, PAD, REPEAT, ROLL, SPLIT, STACK, TRIL, TRIU, cat, stack};
 pub use norm::{LAYER_NORM, RMS_NORM, layer_norm, rms_norm};
+pub use reduce::{ALL, ANY, ARGMIN, LOGSUMEXP, MAX, MEAN, MIN, NORM, PROD, STD, SUM, VAR, reduction};
 pub use rope::{ROPE, Rope, rope};
+pub use scan::{CUMPROD, CUMSUM};
 pub use select::{ARGMAX, argmax};
 pub use softmax::{LOG_SOFTMAX, SOFTMAX, log_softmax, softmax};
+pub use sort::{ARGSORT, SORT, TOPK, topk};
 
 /// Adding an op costs its definition and a line here.
 pub static OPS: &[&Op] = &[
@@ -37,6 +58,61 @@ pub static OPS: &[&Op] = &[
     &SOFTMAX,
     &LOG_SOFTMAX,
     &ARGMAX,
+    &SUM,
+    &MEAN,
+    &PROD,
+    &VAR,
+    &STD,
+    &MAX,
+    &MIN,
+    &ANY,
+    &ALL,
+    &NORM,
+    &LOGSUMEXP,
+    &ARGMIN,
+    &CUMSUM,
+    &CUMPROD,
+    &MATMUL,
+    &BMM,
+    &ADDMM,
+    &CAT,
+    &STACK,
+    &SPLIT,
+    &PAD,
+    &FLIP,
+    &ROLL,
+    &REPEAT,
+    &TRIL,
+    &TRIU,
+    &GATHER,
+    &INDEX_SELECT,
+    &SCATTER,
+    &SCATTER_ADD,
+    &INDEX_ADD,
+    &MASKED_FILL,
+    &MSE_LOSS,
+    &L1_LOSS,
+    &SMOOTH_L1_LOSS,
+    &HUBER_LOSS,
+    &BCE_LOSS,
+    &BCE_WITH_LOGITS_LOSS,
+    &KL_DIV,
+    &CROSS_ENTROPY,
+    &NLL_LOSS,
+    &SORT,
+    &ARGSORT,
+    &TOPK,
+    &FULL,
+    &ARANGE,
+    &LINSPACE,
+    &EYE,
+    &ONE_HOT,
+    &UNIFORM,
+    &NORMAL,
+    &BERNOULLI,
+    &RANDINT,
+    &RANDPERM,
+    &DROPOUT,
 ];
 
 /// Calls an elementwise op by its name, with default parameters.
@@ -52,4 +128,15 @@ pub fn elementwise_with(
     attributes: &Attributes,
 ) -> Result<Tensor, Error> {
     cx.one(crate::op(name)?, inputs, attributes)
+}
+
+/// Rows around the width of vectors, views of rows, and large values.
+fn row_profiles() -> Vec<Profile> {
+    vec![
+        Profile::new("one").normal(&[1, 1]),
+        Profile::new("odd").normal(&[7, 17]),
+        Profile::new("views").with(Sample::normal(&[5, 33]).strided()),
+        Profile::new("extremes").with(Sample::normal(&[4, 26]).fill(Fill::Extremes)),
+        Profile::new("wide").normal(&[3, 1000]),
+    ]
 }

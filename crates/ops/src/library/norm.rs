@@ -3,6 +3,7 @@
 use windlass_tensor::Tensor;
 
 use crate::op::{Input, Inquiry, OutputSpec};
+use crate::survey::Profile;
 use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
 
 const TOLERANCE: Tolerance = Tolerance { relative: 1e-5, absolute: 1e-6 };
@@ -22,6 +23,7 @@ pub static RMS_NORM: Op = Op {
         })
     },
     tolerance: TOLERANCE,
+    profiles: |_| norm_profiles(1),
 };
 
 /// Layer norm (arXiv 1607.06450).
@@ -40,7 +42,17 @@ pub static LAYER_NORM: Op = Op {
         })
     },
     tolerance: TOLERANCE,
+    profiles: |_| norm_profiles(2),
 };
+
+/// Rows of `x` around the width of vectors, with `vectors` of weights.
+fn norm_profiles(vectors: usize) -> Vec<Profile> {
+    let shapes = [("one", [1, 1]), ("odd", [3, 31]), ("straddling", [2, 65]), ("wide", [7, 1024])];
+    let rows = |(name, [rows, columns]): (&'static str, [usize; 2])| {
+        (0..vectors).fold(Profile::new(name).normal(&[rows, columns]), |profile, _| profile.normal(&[columns]))
+    };
+    shapes.into_iter().map(rows).chain([Profile::new("no weight").normal(&[3, 40])]).collect()
+}
 
 fn outputs(q: &Inquiry) -> Result<Vec<OutputSpec>, Error> {
     let columns = q.input(0)?.shape().columns();

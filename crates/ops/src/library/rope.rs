@@ -1,8 +1,9 @@
 //! Rotary position embedding (arXiv 2104.09864).
 
-use windlass_tensor::Tensor;
+use windlass_tensor::{DType, Tensor};
 
 use crate::op::Input;
+use crate::survey::{Fill, Kind, Profile, Sample};
 use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
 
 /// Rotates pairs of each head's values by angles that grow with the position.
@@ -29,6 +30,21 @@ pub static ROPE: Op = Op {
     },
     reference,
     tolerance: Tolerance { relative: 1e-5, absolute: 2e-5 },
+    profiles: |_| {
+        let how = |interleaved: bool| {
+            Attributes::new()
+                .int("head_dim", 16)
+                .int("start", 700)
+                .float("factor", 1.1)
+                .bool("interleaved", interleaved)
+        };
+        let frequencies = |pairs| Sample::normal(&[pairs]).fill(Fill::Between(1e-4, 1.0)).kind(Kind::Fixed(DType::F32));
+        vec![
+            Profile::new("halves").normal(&[5, 48]).with(frequencies(8)).attributes(how(false)),
+            Profile::new("pairs").normal(&[5, 48]).with(frequencies(8)).attributes(how(true)),
+            Profile::new("partial").normal(&[3, 32]).with(frequencies(5)).attributes(how(false)),
+        ]
+    },
 };
 
 fn reference(args: &mut Args) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 
 use windlass_tensor::{DType, Tensor};
 
+use crate::library::row_profiles;
 use crate::op::{Input, OutputSpec};
 use crate::{Args, Attributes, Context, Error, Op, Tolerance};
 
@@ -26,6 +27,7 @@ pub static ARGMAX: Op = Op {
         Ok(())
     },
     tolerance: Tolerance::EXACT,
+    profiles: |_| row_profiles(),
 };
 
 /// See [`ARGMAX`]; gives I64.

@@ -2,6 +2,7 @@
 
 use windlass_tensor::Tensor;
 
+use crate::library::row_profiles;
 use crate::op::Input;
 use crate::{Args, Attributes, Context, Error, Op, Tolerance};
 
@@ -14,6 +15,7 @@ pub static SOFTMAX: Op = Op {
     outputs: |q| Ok(vec![q.like(0)?]),
     reference: |args: &mut Args| rows(args, |x, max, sum| (x - max).exp() / sum),
     tolerance: Tolerance { relative: 1e-5, absolute: 1e-7 },
+    profiles: |_| row_profiles(),
 };
 
 /// Logarithms of weights that sum to one.
@@ -25,6 +27,7 @@ pub static LOG_SOFTMAX: Op = Op {
     outputs: |q| Ok(vec![q.like(0)?]),
     reference: |args: &mut Args| rows(args, |x, max, sum| x - max - sum.ln()),
     tolerance: Tolerance { relative: 1e-5, absolute: 1e-5 },
+    profiles: |_| row_profiles(),
 };
 
 fn rows(args: &mut Args, value: fn(f64, f64, f64) -> f64) -> Result<(), Error> {

@@ -39,6 +39,11 @@ pub struct Line {
 }
 
 impl Line {
+    /// Whether the rule speaks of this op.
+    pub fn names(&self, op: &str) -> bool {
+        matches(&self.op, op)
+    }
+
     /// Whether the rule holds for a call.
     pub fn fits(&self, question: &Question) -> bool {
         let device = self.device.as_deref().is_none_or(|device| {

@@ -15,8 +15,10 @@ use crate::provider::{self, Reference, providers};
 use crate::{Args, Error};
 
 mod grammar;
+mod overview;
 
 pub use grammar::{Line, Table, parse};
+pub use overview::{Route, explain, overview};
 
 /// Where a table comes from; a later layer is asked first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +63,11 @@ pub fn set(layer: Layer, table: Table) {
     tables.push((layer, Arc::new(table)));
     tables.sort_by_key(|(layer, _)| std::cmp::Reverse(*layer));
     VERSION.fetch_add(1, Ordering::Release);
+}
+
+/// The tables, the one that is asked first at the front.
+fn tables() -> Vec<Arc<Table>> {
+    TABLES.read().unwrap_or_else(|e| e.into_inner()).iter().map(|(_, table)| table.clone()).collect()
 }
 
 /// Takes the table of a layer away.
@@ -108,7 +115,7 @@ pub fn candidates(question: &Question) -> Vec<Candidate> {
             None => {}
         }
     };
-    for (_, table) in TABLES.read().unwrap_or_else(|e| e.into_inner()).iter() {
+    for table in tables() {
         for line in table.lines.iter().filter(|line| line.fits(question)) {
             line.providers.iter().for_each(|name| add(name, &line.source));
         }
