@@ -1,5 +1,6 @@
 //! Containers of model weights: detect, read lazily, validate, lay out for writing.
 
+pub mod adapter;
 mod archive;
 mod arrays;
 mod container;

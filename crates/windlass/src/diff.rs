@@ -1,5 +1,6 @@
 //! `diff`: two models tensor by tensor, whatever their containers and schemes.
 
+mod adapters;
 mod exact;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +59,11 @@ struct View {
 
 /// Compares all tensors that both have. `progress` gets values compared and values in all.
 pub fn diff(a: &Model, b: &Model, memory_limit: u64, progress: &dyn Fn(u64, u64)) -> Result<Difference> {
+    if let (Some(x), Some(y)) = (&a.adapter, &b.adapter)
+        && x.style != y.style
+    {
+        return adapters::compare((a, x), (b, y), memory_limit, progress);
+    }
     let by_architecture = a.source.container() != b.source.container() && a.identity.is_ok() && b.identity.is_ok();
     let (views_a, views_b) = (views(a, by_architecture)?, views(b, by_architecture)?);
     let names: BTreeSet<&String> = views_a.keys().chain(views_b.keys()).collect();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use windlass_formats::adapter::Adapter;
 use windlass_formats::{Entry, Source};
 use windlass_tensor::Value;
 
@@ -17,6 +18,9 @@ pub struct Description {
     /// Why there is no architecture.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub architecture_problem: Option<String>,
+    /// What it changes, if it is an adapter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterDescription>,
     /// Number of values in all tensors.
     pub parameters: u64,
     /// Bytes of all tensors.
@@ -27,6 +31,19 @@ pub struct Description {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tensors: Option<Vec<TensorDescription>>,
     pub files: Vec<String>,
+}
+
+/// An adapter, described.
+#[derive(Debug, Serialize)]
+pub struct AdapterDescription {
+    /// `lora`, `dora`, or the method's own name.
+    pub method: String,
+    /// Number of modules that it changes.
+    pub modules: usize,
+    /// How many modules have which rank.
+    pub ranks: BTreeMap<usize, usize>,
+    /// How many modules have which scale.
+    pub scales: BTreeMap<String, usize>,
 }
 
 /// One tensor, described.
@@ -53,6 +70,7 @@ pub fn inspect(model: &Model, tensors: bool) -> Description {
         version: source.version().into(),
         architecture: model.identity.as_ref().ok().map(|i| i.architecture.name().to_string()),
         architecture_problem: model.identity.as_ref().err().cloned(),
+        adapter: model.adapter.as_ref().map(describe_adapter),
         parameters: source.tensors().iter().map(Entry::values).sum(),
         bytes: source.bytes(),
         schemes,
@@ -60,6 +78,18 @@ pub fn inspect(model: &Model, tensors: bool) -> Description {
         tensors: tensors.then(|| source.tensors().iter().map(|e| describe(source, e)).collect()),
         files: source.side_files().keys().cloned().collect(),
     }
+}
+
+fn describe_adapter(adapter: &Adapter) -> AdapterDescription {
+    let (mut ranks, mut scales) = (BTreeMap::new(), BTreeMap::new());
+    for module in &adapter.modules {
+        *ranks.entry(module.rank).or_default() += 1;
+        *scales.entry(format!("{}", module.scale as f32)).or_default() += 1;
+    }
+    let dora = adapter.modules.iter().any(|m| m.magnitude.is_some());
+    let usual = if dora { "dora" } else { "lora" };
+    let method = adapter.settings.not_lora().unwrap_or_else(|| usual.into());
+    AdapterDescription { method, modules: adapter.modules.len(), ranks, scales }
 }
 
 fn describe(source: &Source, entry: &Entry) -> TensorDescription {

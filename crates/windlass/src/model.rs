@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 use windlass_catalog::{Architecture, Convention, Hyper};
+use windlass_formats::adapter::{self, Adapter};
 use windlass_formats::{Source, container, files, resolve_model};
 use windlass_tensor::{DType, Limits};
 use windlass_text::Tokenizer;
@@ -16,6 +17,8 @@ pub struct Model {
     pub source: Source,
     /// What it is, or why that is not known.
     pub identity: std::result::Result<Identity, String>,
+    /// What it changes, if it is not a model but an adapter.
+    pub adapter: Option<Adapter>,
     /// A folder whose configuration and tokenizer stand in for the model's own.
     config_from: Option<PathBuf>,
 }
@@ -36,13 +39,16 @@ impl Model {
     pub fn open_with_config(path: impl AsRef<Path>, config_from: Option<&Path>, limits: &Limits) -> Result<Model> {
         let path = resolve_model(path.as_ref())?;
         let source = windlass_formats::open(&path, limits)?;
+        let adapter = adapter::read(&source, limits)?;
         let identity = match config_from {
             Some(folder) => {
-                identify_config(&files::read_small(&folder.join("config.json"), limits.side_file_bytes)?, &source)
+                let config = files::read_small(&folder.join("config.json"), limits.side_file_bytes)?;
+                if adapter.is_some() { identify_base(&config) } else { identify_config(&config, &source) }
             }
+            None if adapter.is_some() => identify_adapter(&source)?,
             None => identify(&source, limits)?,
         };
-        Ok(Model { source, identity, config_from: config_from.map(Path::to_path_buf) })
+        Ok(Model { source, identity, adapter, config_from: config_from.map(Path::to_path_buf) })
     }
 
     /// The tokenizer: from tokenizer.json where there is one, else from the keys of a GGUF.
@@ -58,7 +64,7 @@ impl Model {
     /// Side files: of the folder, or those that travelled in the source's keys, below those of `--config-from`.
     pub fn side_files(&self, limits: &Limits) -> Result<BTreeMap<String, Vec<u8>>> {
         let mut files = crate::convert::side_files(&self.source, limits)?;
-        let Some(folder) = &self.config_from else { return Ok(files) };
+        let Some(folder) = self.config_from.as_ref().filter(|_| self.adapter.is_none()) else { return Ok(files) };
         for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
             let path = entry.map_err(|e| Error::io(folder, e))?.path();
             let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
@@ -104,6 +110,22 @@ fn identify_gguf(source: &Source, architecture: &'static Architecture, hyper: Hy
     let hyper = architecture.absorb(hyper, &generated)?;
     let hyper = architecture.settle(hyper, Convention::Gguf, |name| source.tensor(name).is_some());
     Ok(Identity { architecture, hyper })
+}
+
+/// The base of an adapter, of which the adapter itself has no tensor.
+fn identify_base(config: &[u8]) -> std::result::Result<Identity, String> {
+    let config: Json = serde_json::from_slice(config).map_err(|e| format!("config.json: {e}"))?;
+    let (architecture, hyper) = windlass_catalog::from_hf_config(&config).map_err(|e| e.to_string())?;
+    Ok(Identity { architecture, hyper })
+}
+
+fn identify_adapter(source: &Source) -> Result<std::result::Result<Identity, String>> {
+    if source.container() != "gguf" {
+        return Ok(Err("an adapter does not say which architecture its base has".into()));
+    }
+    let known =
+        windlass_catalog::from_gguf(source.metadata()).map(|(architecture, hyper)| Identity { architecture, hyper });
+    Ok(known.map_err(|error| error.to_string()))
 }
 
 fn identify_config(bytes: &[u8], source: &Source) -> std::result::Result<Identity, String> {

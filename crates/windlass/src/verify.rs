@@ -114,7 +114,7 @@ fn vocabulary(model: &Model, limits: &Limits) -> Result<Option<Problem>> {
 
 /// Tensors that the architecture needs and the model lacks, or has in another shape.
 fn missing(model: &Model) -> Result<Vec<Problem>> {
-    let Ok(identity) = &model.identity else { return Ok(Vec::new()) };
+    let (Ok(identity), None) = (&model.identity, &model.adapter) else { return Ok(Vec::new()) };
     let source = &model.source;
     let convention = container(source.container()).map_or(Convention::Hf, |c| c.convention());
     let shape = |name: &str| source.tensor(name).map(|e| e.shape());

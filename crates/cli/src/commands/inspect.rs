@@ -34,6 +34,13 @@ fn text(out: &mut dyn Write, d: &Description) -> std::io::Result<()> {
         (None, Some(problem)) => writeln!(out, "architecture  unknown: {problem}")?,
         (None, None) => {}
     }
+    if let Some(adapter) = &d.adapter {
+        let list = |(value, count): (&dyn std::fmt::Display, &usize)| format!("{value} x{count}");
+        let ranks: Vec<String> = adapter.ranks.iter().map(|(rank, n)| list((rank, n))).collect();
+        let scales: Vec<String> = adapter.scales.iter().map(|(scale, n)| list((scale, n))).collect();
+        let (ranks, scales) = (ranks.join(", "), scales.join(", "));
+        writeln!(out, "adapter       {} of {} modules, rank {ranks}, scale {scales}", adapter.method, adapter.modules)?;
+    }
     writeln!(out, "parameters    {}", thousands(d.parameters))?;
     writeln!(out, "size          {}", size::show(d.bytes))?;
     let schemes: Vec<String> = d.schemes.iter().map(|(name, count)| format!("{name} x{count}")).collect();

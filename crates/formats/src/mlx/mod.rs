@@ -10,6 +10,7 @@ use windlass_catalog::Convention;
 use windlass_quant::{Family, Packing};
 use windlass_tensor::{DType, Element, Limits, PackedLayout, Value};
 
+use crate::adapter;
 use crate::arrays::Raw;
 use crate::safetensors::folder::{self, Parts};
 use crate::safetensors::write::{self, Stored};
@@ -32,7 +33,7 @@ impl Container for Mlx {
     }
 
     fn description(&self) -> &'static str {
-        "MLX: a folder of config.json and safetensors (or weights.npz), plain or packed (affine, mxfp4, mxfp8, nvfp4)"
+        "MLX: a folder of config.json and safetensors (or weights.npz), plain or packed (affine, mxfp4, mxfp8, nvfp4), or an adapter"
     }
 
     fn convention(&self) -> Convention {
@@ -41,6 +42,9 @@ impl Container for Mlx {
 
     fn detect(&self, probe: &Probe) -> bool {
         let limits = Limits::default();
+        if adapter::is_mlx(probe) {
+            return true;
+        }
         let safetensors = probe.files.iter().any(|name| name.ends_with(".safetensors"));
         if !probe.has(CONFIG) || !(safetensors || probe.has(NPZ)) {
             return false;
@@ -51,10 +55,15 @@ impl Container for Mlx {
     }
 
     fn open(&self, path: &Path, limits: &Limits) -> Result<Source, Error> {
+        let mut builder = SourceBuilder::new(self.name(), "", path, limits);
         let config_path = path.join(CONFIG);
+        if adapter::is_mlx(&Probe::new(path)?) {
+            let raw = read_tensors(path, limits, &mut builder)?;
+            pack::pack(path, raw, None, &mut builder)?;
+            return Ok(builder.build());
+        }
         let config = crate::files::read_small(&config_path, limits.side_file_bytes)?;
         let quantization = settings::parse(&config, limits).map_err(|p| Error::refused(&config_path, p))?;
-        let mut builder = SourceBuilder::new(self.name(), "", path, limits);
         let raw = read_tensors(path, limits, &mut builder)?;
         pack::pack(path, raw, quantization.as_ref(), &mut builder)?;
         Ok(builder.build())
@@ -78,8 +87,11 @@ impl Container for Mlx {
     fn layout(&self, target: &Target) -> Result<Layout, Error> {
         let mut metadata = target.metadata.clone();
         metadata.set("format", "mlx");
-        let style = write::Style { folder: true, index_always: true, indent: 4 };
+        let style = write::Style { folder: true, index_always: true, indent: 4, adapter: adapter::MLX_WEIGHTS };
         let mut layout = write::layout(target, &metadata, &style, |tensor| self.stored(tensor))?;
+        if adapter::is_described(&layout.files) {
+            return Ok(layout);
+        }
         let config = layout.files.iter_mut().find(|(name, _)| name == CONFIG);
         let (_, config) = config.ok_or_else(|| Error::Layout("an mlx folder needs the model's config.json".into()))?;
         *config = describe(config, target)?;

@@ -7,7 +7,7 @@ use windlass_tensor::{Limits, Metadata};
 
 use super::header::{self, Header};
 use super::index::{INDEX, Index};
-use crate::{Error, Problem, SourceBuilder};
+use crate::{Error, Problem, SourceBuilder, adapter};
 
 /// How the weight files of a folder are called.
 pub struct Naming {
@@ -50,6 +50,11 @@ pub fn find_parts(files: &[String], naming: &Naming) -> Result<Parts, Problem> {
     let has = |name: &str| contains(files, name);
     if has(single) {
         return Ok(Parts::Named(vec![single.into()]));
+    }
+    // Beside an adapter lie the checkpoints of its training, under names of their own.
+    let adapter = [adapter::PEFT_WEIGHTS, adapter::MLX_WEIGHTS].into_iter().find(|name| has(name));
+    if let Some(adapter) = adapter.filter(|_| has(adapter::CONFIG) && !has(index)) {
+        return Ok(Parts::Named(vec![adapter.into()]));
     }
     if has(index) {
         return Ok(Parts::Indexed);

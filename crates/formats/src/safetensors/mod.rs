@@ -7,8 +7,8 @@ use windlass_catalog::Convention;
 use windlass_tensor::{Element, Limits, Metadata};
 
 use crate::arrays::Raw;
-use crate::libraries;
 use crate::{Container, Error, Extent, Layout, Probe, Problem, Source, SourceBuilder, Target};
+use crate::{adapter, libraries};
 
 pub(crate) mod folder;
 mod header;
@@ -29,7 +29,7 @@ impl Container for SafeTensors {
     }
 
     fn description(&self) -> &'static str {
-        "SafeTensors: one file, or a Hugging Face folder (config.json, model.safetensors or parts with an index)"
+        "SafeTensors: one file, a Hugging Face folder (config.json, model.safetensors or parts), or a PEFT adapter"
     }
 
     fn convention(&self) -> Convention {
@@ -78,7 +78,7 @@ impl Container for SafeTensors {
             // Transformers refuses a file that does not say which library its names belong to.
             metadata = Metadata::from_iter([("format".to_string(), "pt".into())]);
         }
-        let style = write::Style { folder: false, index_always: false, indent: 2 };
+        let style = write::Style { folder: false, index_always: false, indent: 2, adapter: adapter::PEFT_WEIGHTS };
         let library = libraries::of(target)?;
         let packed = target.tensors.iter().enumerate().filter_map(|(i, t)| Some((i, t, write::packing(&t.element)?)));
         let (mut stored, mut arrangements) = (HashMap::new(), BTreeMap::new());
@@ -116,6 +116,9 @@ pub(crate) fn without_quantization(layout: &mut Layout) -> Result<(), Error> {
 pub(crate) fn verify_folder(source: &Source, naming: &Naming, limits: &Limits) -> Result<Vec<Problem>, Error> {
     let (path, mut problems) = (source.path(), Vec::new());
     if !path.is_dir() {
+        return Ok(problems);
+    }
+    if adapter::read(source, limits)?.is_some() {
         return Ok(problems);
     }
     if !source.side_files().contains_key("config.json") {

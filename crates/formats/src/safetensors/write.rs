@@ -7,7 +7,7 @@ use windlass_tensor::{DType, Element, Metadata, Value};
 
 use super::header::METADATA;
 use super::index::{self, INDEX};
-use crate::{Error, Extent, Layout, LayoutPart, Target, TargetTensor, expected_bytes};
+use crate::{Error, Extent, Layout, LayoutPart, Target, TargetTensor, adapter, expected_bytes};
 
 /// The largest header that readers of the format accept.
 const HEADER_BYTES: usize = 100_000_000;
@@ -20,6 +20,8 @@ pub struct Style {
     pub index_always: bool,
     /// Spaces of the index's indentation.
     pub indent: usize,
+    /// Name of the single part of an adapter.
+    pub adapter: &'static str,
 }
 
 /// One tensor of the file: a plain tensor, or a plane of a packed one.
@@ -50,7 +52,8 @@ pub fn layout(
     let planes: Vec<Vec<Stored>> = target.tensors.iter().map(stored).collect::<Result<_, _>>()?;
     check_names(&planes)?;
     let sizes: Vec<u64> = planes.iter().map(|p| p.iter().map(|s| s.bytes).sum()).collect();
-    let split = split(&sizes, target.part_size);
+    let adapter = adapter::is_described(&target.files);
+    let split = split(&sizes, target.part_size.filter(|_| !adapter));
     if split.len() > 99_999 {
         let message = format!("a part size of {:?} bytes gives {} parts", target.part_size, split.len());
         return Err(Error::Layout(message));
@@ -59,12 +62,12 @@ pub fn layout(
     let mut tensors: Vec<Vec<Extent>> = planes.iter().map(blank).collect();
     let mut parts = Vec::new();
     for (number, members) in split.iter().enumerate() {
-        let name = part_name(number, split.len());
+        let name = if adapter { style.adapter.into() } else { part_name(number, split.len()) };
         parts.push(lay_part(name, number, members, &planes, metadata, &mut tensors)?);
     }
     let mut files: Vec<_> = target.files.iter().filter(|(name, _)| name != INDEX).cloned().collect();
     let folder = style.folder || !files.is_empty() || parts.len() > 1;
-    if parts.len() > 1 || style.index_always {
+    if parts.len() > 1 || (style.index_always && !adapter) {
         files.push((INDEX.into(), write_index(target, &planes, &split, &sizes, style).into_bytes()));
     }
     for (extents, planes) in tensors.iter_mut().zip(planes) {

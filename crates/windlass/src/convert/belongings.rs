@@ -16,11 +16,11 @@ use super::names::{Content, Output};
 use crate::{Error, Result, model::Identity};
 
 const FILE: &str = "windlass.file.";
-const HEADER: &str = "windlass.header.";
-const DTYPE: &str = "windlass.dtype";
-const EXCEPTIONS: &str = "windlass.dtype.exceptions";
-const VERSION: &str = "windlass.version";
-const KEY: &str = "windlass.gguf.";
+pub(super) const HEADER: &str = "windlass.header.";
+pub(super) const DTYPE: &str = "windlass.dtype";
+pub(super) const EXCEPTIONS: &str = "windlass.dtype.exceptions";
+pub(super) const VERSION: &str = "windlass.version";
+pub(super) const KEY: &str = "windlass.gguf.";
 
 /// Side files and metadata of a target.
 #[derive(Debug, Default)]
@@ -75,12 +75,15 @@ impl Originals {
     /// As recorded in the source's keys.
     pub fn of(source: &Source) -> Originals {
         let default = source.metadata().get(DTYPE).and_then(Value::as_str).and_then(DType::from_name);
-        let list = source.metadata().get(EXCEPTIONS).and_then(Value::as_array).and_then(Array::as_strings);
+        let exceptions = source.metadata().get(EXCEPTIONS);
+        let list = exceptions.and_then(Value::as_array).and_then(Array::as_strings).into_iter().flat_map(|l| l.iter());
+        // A safetensors header holds texts only: one line for each.
+        let lines = exceptions.and_then(Value::as_str).unwrap_or_default().lines();
         let pair = |item: &str| {
             let (name, dtype) = item.rsplit_once('=')?;
             Some((name.to_string(), DType::from_name(dtype)?))
         };
-        Originals { default, exceptions: list.into_iter().flat_map(|list| list.iter()).filter_map(pair).collect() }
+        Originals { default, exceptions: list.chain(lines).filter_map(pair).collect() }
     }
 
     /// The type that most values had, if it was recorded.
@@ -203,7 +206,7 @@ pub fn for_folder(
 }
 
 /// The `__metadata__` that a safetensors file had before it was converted to `source`, or has.
-fn original_header(source: &Source) -> Metadata {
+pub(super) fn original_header(source: &Source) -> Metadata {
     let carried = matches!(source.container(), "gguf" | "mlx");
     let own = |key: &str| {
         if carried {
@@ -254,7 +257,7 @@ fn files_from_gguf(
 }
 
 /// Writes down what GGUF has no words for.
-fn record(
+pub(super) fn record(
     source: &Source,
     outputs: &[Output],
     files: &BTreeMap<String, Vec<u8>>,
@@ -301,9 +304,10 @@ fn record(
     }
 }
 
-fn source_dtypes<'a>(source: &'a Source, outputs: &'a [Output]) -> impl Iterator<Item = (&'a str, DType)> {
+pub(super) fn source_dtypes<'a>(source: &'a Source, outputs: &'a [Output]) -> impl Iterator<Item = (&'a str, DType)> {
     let entries = outputs.iter().flat_map(|o| match &o.content {
         Content::Rows(segments) => segments.iter().map(|s| s.entry).collect(),
+        Content::Factor(factor) => vec![factor.entry],
         Content::Values(_) => Vec::new(),
     });
     let entries: std::collections::BTreeSet<usize> = entries.collect();
@@ -325,12 +329,12 @@ fn hf_files(files: &BTreeMap<String, Vec<u8>>) -> HfFiles {
     }
 }
 
-fn name_of(source: &Source) -> String {
+pub(super) fn name_of(source: &Source) -> String {
     let path = source.path().canonicalize().unwrap_or_else(|_| source.path().into());
     path.file_name().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-fn pretty(json: &serde_json::Value) -> Vec<u8> {
+pub(super) fn pretty(json: &serde_json::Value) -> Vec<u8> {
     let mut bytes = serde_json::to_vec_pretty(json).unwrap_or_default();
     bytes.push(b'\n');
     bytes

@@ -113,6 +113,7 @@ impl<'a> Blocks<'a> {
                     .map(|s| &source.tensors()[s.entry])
                     .map(|e| e.bytes().div_ceil(e.values().max(1)))
                     .max(),
+                Content::Factor(factor) => Some(4 + factor.source_row_bytes(source).div_ceil(values.max(1))),
                 Content::Values(_) => None,
             };
             // Source bytes (twice where rows are reordered), floats, their decoded copy, output bytes; powers of two.
@@ -148,6 +149,12 @@ impl<'a> Blocks<'a> {
             Content::Values(values) => {
                 let values = &values[step.first..step.first + step.rows];
                 self.encode(index, piece, step, values)
+            }
+            Content::Factor(factor) => {
+                let (_, columns) = rows_and_columns(&piece.output.shape);
+                let mut values = self.pool.take("a block of floats", step.rows * columns * 4)?;
+                factor.read(&self.reader(), &piece.output.shape, step.first, values.as_f32_mut())?;
+                self.encode(index, piece, step, values.as_f32_mut())
             }
             Content::Rows(segments) => {
                 let parts = parts(segments, step);
@@ -365,7 +372,13 @@ impl<'a> Blocks<'a> {
     ) -> Result<()> {
         let (_, columns) = rows_and_columns(&piece.output.shape);
         let row = step.first + at / columns.max(1);
-        let Content::Rows(segments) = &piece.output.content else { return Ok(()) };
+        let Content::Rows(segments) = &piece.output.content else {
+            let message = format!("{} cannot hold the value {}", piece.element.name(), values[at]);
+            let problem = Problem::new("not-finite", message).tensor(&piece.output.name);
+            return Err(
+                Error::refused(self.source.path(), problem).help("choose a type with a larger range, such as f32")
+            );
+        };
         let Some(segment) = segments.iter().find(|s| s.first + s.rows > row) else { return Ok(()) };
         let (row, entry) = (segment.source_row(row), &self.source.tensors()[segment.entry]);
         let band = row / entry.row_granularity(columns) * entry.row_granularity(columns);

@@ -64,6 +64,7 @@ pub fn by_source(source: &Source, outputs: &[Output], container: ContainerRef) -
 pub fn source_element(source: &Source, output: &Output) -> Element {
     match &output.content {
         Content::Rows(segments) => segments.first().map(|s| source.tensors()[s.entry].element().clone()),
+        Content::Factor(factor) => Some(source.tensors()[factor.entry].element().clone()),
         Content::Values(_) => None,
     }
     .unwrap_or(Element::Plain(DType::F32))
@@ -71,8 +72,12 @@ pub fn source_element(source: &Source, output: &Output) -> Element {
 
 /// Whether values may change on the way to `element`: everything but staying the same and widening.
 pub fn loses(source: &Source, output: &Output, element: &Element) -> bool {
-    let Content::Rows(segments) = &output.content else { return false };
-    segments.iter().map(|s| source.tensors()[s.entry].element()).any(|from| {
+    let entries: Vec<usize> = match &output.content {
+        Content::Rows(segments) => segments.iter().map(|s| s.entry).collect(),
+        Content::Factor(factor) => vec![factor.entry],
+        Content::Values(_) => return false,
+    };
+    entries.into_iter().map(|entry| source.tensors()[entry].element()).any(|from| {
         let widens = from.dtype().is_some_and(|d| d.is_float() && d.size() <= 4) && *element == DType::F32.into();
         from != element && !widens
     })

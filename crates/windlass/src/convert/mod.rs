@@ -3,6 +3,7 @@
 //! Plan first: headers are read, every byte of the output has its place, memory and disk are known. Then blocks of rows
 //! pass through a pipeline. The target appears under its name when it is complete.
 
+pub(crate) mod adapter;
 mod belongings;
 mod blocks;
 mod dtypes;
@@ -30,6 +31,7 @@ use windlass_tensor::{Bytes, Element, Limits, Value};
 
 use crate::rows::{packing, rows_and_columns};
 use crate::{Code, Error, Model, Result};
+use adapter::Carried;
 use belongings::Belongings;
 use blocks::{Blocks, Piece};
 use journal::Journal;
@@ -175,15 +177,23 @@ impl Conversion {
         }
         let model = Model::open_with_config(source, options.config_from.as_deref(), &options.limits)?;
         let container = choose_container(target, &options)?;
-        let outputs = outputs(&model, container)?;
         let imatrix = options.imatrix.as_deref().map(|path| read_imatrix(path, &options.limits)).transpose()?;
         let mut warnings = Vec::new();
-        let (elements, file_type) = elements(&model, &outputs, container, &options, imatrix.is_some(), &mut warnings)?;
-        let mut belongings = belongings(&model, &outputs, container, target, file_type, &options.limits)?;
+        let (outputs, elements, mut belongings) = match adapter::carry(&model, container, target, &options)? {
+            Some(Carried { outputs, elements, belongings }) => (outputs, elements, belongings),
+            None => {
+                let outputs = outputs(&model, container)?;
+                let has_imatrix = imatrix.is_some();
+                let (elements, file_type) =
+                    elements(&model, &outputs, container, &options, has_imatrix, &mut warnings)?;
+                let mut belongings = belongings(&model, &outputs, container, target, file_type, &options.limits)?;
+                if container.convention() == Convention::Hf {
+                    dtypes::agree(&model.source, &mut belongings.files, &outputs, &elements, &options.limits);
+                }
+                (outputs, elements, belongings)
+            }
+        };
         warnings.append(&mut belongings.warnings);
-        if container.convention() == Convention::Hf {
-            dtypes::agree(&model.source, &mut belongings.files, &outputs, &elements, &options.limits);
-        }
         let tensor = |(o, e): (&Output, &Element)| TargetTensor {
             name: o.name.clone(),
             element: e.clone(),
@@ -415,6 +425,9 @@ fn elements(
     has_imatrix: bool,
     warnings: &mut Vec<String>,
 ) -> Result<(Vec<Element>, Option<u32>)> {
+    if model.adapter.is_some() && (options.recipe.is_some() || options.scheme.is_some()) {
+        return Ok((adapter::chosen_elements(model, outputs, container, options)?, None));
+    }
     let identity = model.identity.as_ref().ok();
     let recipe = match (&options.recipe, &options.scheme) {
         (Some(_), Some(_)) => return Err(Error::usage("--scheme and --recipe both say which scheme to use: give one")),

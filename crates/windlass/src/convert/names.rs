@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use windlass_catalog::{Convention, Order, Piece, Place};
 use windlass_formats::{Entry, Problem, Source};
 
+use super::adapter::Factor;
 use crate::rows::rows_and_columns;
 use crate::{Error, Result, model::Identity};
 
@@ -27,6 +28,8 @@ pub enum Content {
     Rows(Vec<Segment>),
     /// Computed from hyper-parameters.
     Values(Vec<f32>),
+    /// A factor of an adapter that is stored in another way here.
+    Factor(Factor),
 }
 
 /// A run of output rows that come from one source tensor.
@@ -57,7 +60,7 @@ impl Segment {
         self.order != self.source_order
     }
 
-    fn whole(entry: usize, rows: usize) -> Segment {
+    pub fn whole(entry: usize, rows: usize) -> Segment {
         let (source_order, order) = (Order::Plain, Order::Plain);
         Segment { entry, first: 0, rows, source_first: 0, source_order, order, shift: 0.0 }
     }
