@@ -58,7 +58,9 @@ for name, settings in MODELS.items():
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     tokens = torch.randint(3, 128, (1, 24))
+    # Loaded anew: casting a model rounds its rotary frequencies too.
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
-        logits = model.float()(tokens).logits[0]
+        logits = model(tokens).logits[0]
     save_file({"logits": logits.contiguous(), "tokens": tokens[0]}, folder / "logits.safetensors")
     print(name, sum(p.numel() for p in model.parameters()), float(logits.abs().max()))
