@@ -27,5 +27,5 @@ mod slots;
 
 pub use error::Error;
 pub use registry::{nearest, register, scheme, schemes};
-pub use repack::{Repack, repack};
+pub use repack::{Moved, Repack, repack};
 pub use scheme::{Family, Grid, Importance, Packing, Plane, PlaneType, Scheme, SchemeRef, Tally};

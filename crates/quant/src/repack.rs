@@ -40,7 +40,34 @@ pub fn repack(from: Packing, to: Packing) -> Option<Repack> {
     way.map(Repack)
 }
 
+/// How rows were moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// Every value is the same real number.
+    Exactly,
+    /// Codes and scales are the same; products of a scale and a zero were rounded to the type that the target keeps them
+    /// in.
+    Rounded,
+}
+
 impl Repack {
+    /// As [`Repack::rows`], but where the source keeps zeros, a bias that the target cannot hold is rounded. `None` where
+    /// rows could not be moved even so; the bytes of the target then mean nothing.
+    pub fn rows_nearly(&self, from: &[&[u8]], columns: usize, to: &mut [&mut [u8]]) -> Result<Option<Moved>, Error> {
+        if self.rows(from, columns, to)? {
+            return Ok(Some(Moved::Exactly));
+        }
+        let Way::Grouped { from: codes, to: target } = &self.0 else { return Ok(None) };
+        let rounded = |i| {
+            let group = codes.read(from, columns, i)?;
+            Some(Affine { bias: target.rounded(group.bias), ..group })
+        };
+        let values = codes.values(from, columns)?;
+        let moves = codes.in_order(from, columns)?
+            && (0..values / GROUP).all(|i| rounded(i).is_some_and(|group| target.write(&group, to, i)));
+        Ok(moves.then_some(Moved::Rounded))
+    }
+
     /// Moves whole rows of `columns` values. Answers false when some group has no exact place in the target, or columns
     /// are not in the order of their groups; the bytes of the target then mean nothing and the caller requantizes.
     /// Planes are those of the two schemes, for as many rows as the source has; other sizes are an error.
@@ -109,6 +136,12 @@ impl Layout {
             }
             _ => None,
         }
+    }
+
+    /// The nearest bias that this layout can hold.
+    fn rounded(&self, bias: f64) -> f64 {
+        let float = if let Kind::Mlx { float } = self.kind { float } else { Float::F16 };
+        f64::from(float.round(bias as f32))
     }
 
     /// Bytes of each plane for one group of its own size.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use half::{bf16, f16};
-use windlass_quant::{Packing, repack, scheme};
+use windlass_quant::{Moved, Packing, repack, scheme};
 use windlass_tensor::{DType, PackedLayout};
 
 const COLUMNS: usize = 128;
@@ -190,4 +190,71 @@ fn planes_of_other_sizes_are_an_error() {
     assert!(run(&planes[0][18..], 32, &mut empty(to)));
     assert!(run(&planes[0], COLUMNS, &mut empty(packing("mlx4-g32", DType::F32))));
     assert!(run(&planes[0], COLUMNS, &mut vec![]));
+}
+
+/// Planes of a GPTQ or AWQ matrix: `zero` for every group, scales of many bits.
+fn grouped(packing: Packing, group: usize, zero: u8) -> Vec<Vec<u8>> {
+    let mut planes = empty(packing);
+    planes[0].iter_mut().enumerate().for_each(|(i, b)| *b = (i * 37 % 251) as u8);
+    for (i, scale) in planes[1].as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        *scale = f16::from_f32(0.01 + i as f32 * 0.0007).to_le_bytes();
+    }
+    planes[2].fill(zero);
+    if let Some(order) = planes.get_mut(3) {
+        let entries = order.as_chunks_mut::<4>().0.iter_mut().enumerate();
+        entries.for_each(|(column, entry)| *entry = ((column / group) as u32).to_le_bytes());
+    }
+    planes
+}
+
+#[test]
+fn symmetric_groups_move_exactly() {
+    for (from, group) in [("gptq4-g32", 32), ("gptq4-g128", 128), ("gptq4-row", 128), ("awq4-g64", 64)] {
+        let from = packing(from, DType::F16);
+        let planes = grouped(from, group, 8);
+        let expected = decode(from, &planes);
+        let mlx = format!("mlx4-g{group}");
+        for (to, float) in [("q4_0", DType::F32), ("q4_1", DType::F32), (&mlx, DType::F16), (&mlx, DType::F32)] {
+            let to = packing(to, float);
+            let there = moved(from, &planes, to).unwrap_or_else(|| panic!("{:?} to {:?}", from.scheme, to.scheme));
+            let exact = Packing { scheme: to.scheme, float: DType::F32 };
+            if float == DType::F32 {
+                assert_eq!(decode(exact, &there), expected, "{:?} to {:?}", from.scheme, to.scheme);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_product_that_is_too_long_is_rounded_and_said_to_be() {
+    let from = packing("gptq4-g64", DType::F16);
+    let planes = grouped(from, 64, 7);
+    let expected = decode(from, &planes);
+    for (to, float) in [("q4_1", DType::F32), ("mlx4-g64", DType::F16), ("mlx4-g32", DType::F16)] {
+        let to = packing(to, float);
+        assert!(moved(from, &planes, to).is_none(), "{:?}", to.scheme);
+        let mut target = empty(to);
+        let source: Vec<&[u8]> = planes.iter().map(|p| &p[..]).collect();
+        let mut slices: Vec<&mut [u8]> = target.iter_mut().map(|p| &mut p[..]).collect();
+        let how = repack(from, to).unwrap().rows_nearly(&source, COLUMNS, &mut slices).unwrap();
+        assert_eq!(how, Some(Moved::Rounded), "{:?}", to.scheme);
+        if float == DType::F32 {
+            let differ = decode(to, &target).iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            // Half of the last place of a bias of 0.07 to 0.16 in F16.
+            assert!(differ > 0.0 && differ <= 2f32.powi(-14), "{differ}");
+        }
+    }
+    // F32 holds the product of a half and a small integer.
+    assert!(moved(from, &planes, packing("mlx4-g64", DType::F32)).is_some());
+    assert!(repack(packing("q4_1", DType::F32), from).is_none());
+}
+
+#[test]
+fn columns_out_of_order_do_not_move() {
+    let from = packing("gptq4-g64", DType::F16);
+    let mut planes = grouped(from, 64, 8);
+    planes[3][0..4].copy_from_slice(&1u32.to_le_bytes());
+    for to in ["q4_1", "mlx4-g64"] {
+        assert!(moved(from, &planes, packing(to, DType::F16)).is_none(), "{to}");
+    }
 }
