@@ -36,6 +36,11 @@ pub trait Container: Send + Sync {
     /// Whether a tensor of this element can be written. `false` for all where the container is only read.
     fn can_hold(&self, element: &Element) -> bool;
 
+    /// Whether it is read as checkpoints of the libraries that quantize ([`crate::libraries`]).
+    fn joins_libraries(&self) -> bool {
+        false
+    }
+
     /// Fixes every byte of the output but the tensors' own.
     fn layout(&self, target: &Target) -> Result<Layout, Error>;
 }

@@ -106,8 +106,113 @@ fn mxfp4() -> Base {
     Base::new(config, &[("m_blocks", U8, &[2, 4, 3, 16]), ("m_scales", U8, &[2, 4, 3])])
 }
 
+fn hqq() -> Base {
+    let config = json!({"quant_method": "hqq"});
+    let arrays: [(&str, DType, &[usize]); 9] = [
+        ("m.W_q", U8, &[8, 64]),
+        ("m.scale", F16, &[16, 1]),
+        ("m.zero", F16, &[16, 1]),
+        ("m.nbits", I32, &[]),
+        ("m.group_size", I32, &[]),
+        ("m.axis", I32, &[]),
+        ("m.shape", I64, &[2]),
+        ("m.packing", U8, &[7]),
+        ("m.view_as_float", U8, &[]),
+    ];
+    let base = Base::new(config, &arrays).with("m.quant_scale", U8, &[]).with("m.quant_zero", U8, &[]);
+    let base = base.bytes("m.nbits", &[4]).bytes("m.group_size", &[64]).bytes("m.axis", &[1]);
+    base.bytes("m.shape", &[8, 0, 0, 0, 0, 0, 0, 0, 128]).bytes("m.packing", b"4bit_u8")
+}
+
+/// The smallest model whose matrices Quanto packs; one of them is.
+fn quanto() -> Base {
+    let mut base = Base::new(json!({"quant_method": "quanto"}), &[]);
+    for (key, value) in [
+        ("hidden_size", 128),
+        ("intermediate_size", 128),
+        ("num_hidden_layers", 1),
+        ("vocab_size", 8),
+        ("num_attention_heads", 1),
+        ("num_key_value_heads", 1),
+        ("max_position_embeddings", 8),
+    ] {
+        base.config[key] = json!(value);
+    }
+    base.config["architectures"] = json!(["LlamaForCausalLM"]);
+    base.config["model_type"] = json!("llama");
+    base.config["rms_norm_eps"] = json!(1e-5);
+    let arrays: [(&str, DType, &[usize]); 3] =
+        [(DATA, U8, &[64, 128]), (SCALE, BF16, &[128, 1]), (SHIFT, BF16, &[128, 1])];
+    base.arrays = zeros(&arrays);
+    base
+}
+
+const DATA: &str = "model.layers.0.mlp.up_proj.weight._data._data";
+const SCALE: &str = "model.layers.0.mlp.up_proj.weight._scale";
+const SHIFT: &str = "model.layers.0.mlp.up_proj.weight._shift";
+
+fn of_hqq_and_quanto() -> Vec<Attack> {
+    let mut unknown = quanto();
+    unknown.config["architectures"] = json!(["NobodyForCausalLM"]);
+    unknown.config["model_type"] = json!("nobody");
+    let mut wider = quanto();
+    wider.config["intermediate_size"] = json!(256);
+    vec![
+        hqq().without("m.zero").refused("hqq-no-zeros", "a plane is missing", "there is no m.zero"),
+        hqq().without("m.nbits").refused("hqq-no-width", "a setting is missing", "there is no m.nbits"),
+        hqq().bytes("m.nbits", &[5]).refused("hqq-bits", "a width HQQ does not have", "hqq5-g64"),
+        hqq().bytes("m.nbits", &[255; 4]).refused("hqq-bits-negative", "a negative width", "hqq4294967295-g64"),
+        hqq().bytes("m.nbits", &[2]).refused("hqq-packing", "words of another width", "expected \"2bit_u8\""),
+        hqq().bytes("m.axis", &[0]).refused("hqq-axis", "groups along columns", "m.axis is 0, expected 1"),
+        hqq().bytes("m.view_as_float", &[1]).refused("hqq-float", "codes as floats", "m.view_as_float is 1"),
+        hqq().bytes("m.quant_scale", &[1]).refused("hqq-scales", "scales in codes", "m.quant_scale is 1"),
+        hqq().bytes("m.shape", &[255; 8]).refused("hqq-shape-negative", "less than no rows", "is not that of a matrix"),
+        hqq().bytes("m.shape", &[9]).refused("hqq-shape", "a row too many", "expected U8 of shape [9, 64]"),
+        hqq().with("m.shape", I64, &[3]).refused("hqq-shape-three", "three dimensions", "is not that of a matrix"),
+        hqq().with("m.W_q", U8, &[7, 64]).refused("hqq-codes", "codes of fewer groups", "found U8 of [7, 64]"),
+        hqq().with("m.scale", F16, &[15, 1]).refused(
+            "hqq-scale-short",
+            "a group without scale",
+            "found F16 of [15, 1]",
+        ),
+        hqq().with("m.scale", I16, &[16, 1]).refused("hqq-scale-type", "whole numbers", "expected F16, BF16 or F32"),
+        hqq().with("m.zero", F32, &[16, 1]).refused(
+            "hqq-zero-type",
+            "another type than the scales",
+            "found F32 of [16, 1]",
+        ),
+        hqq().with("m.nbits", I64, &[2]).refused("hqq-width-long", "a setting of 16 bytes", "is not a count"),
+        quanto().without(SHIFT).refused(
+            "quanto-no-shift",
+            "a plane is missing",
+            "there is no model.layers.0.mlp.up_proj.weight._shift",
+        ),
+        quanto().without(DATA).refused(
+            "quanto-no-codes",
+            "scales of nothing",
+            "there is no model.layers.0.mlp.up_proj.weight._data",
+        ),
+        quanto().with(SCALE, BF16, &[126, 1]).refused(
+            "quanto-scale",
+            "groups that no width has",
+            "in two or four codes a byte",
+        ),
+        quanto().with(SHIFT, F32, &[128, 1]).refused("quanto-shift-type", "another type", "found F32 of [128, 1]"),
+        quanto().with(SCALE, I16, &[128, 1]).refused("quanto-scale-type", "whole numbers", "expected F16, BF16 or F32"),
+        quanto().with(DATA, U8, &[64, 100]).refused("quanto-group", "groups of 100", "qint4-g100"),
+        unknown.refused("quanto-unknown", "an architecture whose shapes are not known", "stored without its shape"),
+        wider.refused("quanto-shape", "config.json says another shape", "expected U8 of shape [128, 128]"),
+        quanto().with("model.layers.0.mlp.up_proj.weight._data", I16, &[128, 128]).refused(
+            "quanto-type",
+            "codes of 16 bits",
+            "expected I8 or F8_E4M3",
+        ),
+    ]
+}
+
 fn attacks() -> Vec<Attack> {
     let mut all = of_gptq();
+    all.extend(of_hqq_and_quanto());
     all.extend(of_awq());
     all.extend(of_floats());
     all.extend(of_compressed());
@@ -317,7 +422,7 @@ fn of_compressed() -> Vec<Attack> {
 /// What is changed in each attack is all that is wrong with it.
 #[test]
 fn unchanged_checkpoints_are_read() {
-    for base in [gptq(), awq(), fp8(), compressed(), modelopt(), mxfp4()] {
+    for base in [gptq(), awq(), fp8(), compressed(), modelopt(), mxfp4(), hqq(), quanto()] {
         let folder = tempfile::tempdir().unwrap();
         checkpoint::save(folder.path(), &base.config, &base.arrays);
         let source = windlass_formats::open(folder.path(), &windlass_tensor::Limits::default()).unwrap();

@@ -1,6 +1,7 @@
 //! AWQ, as AutoAWQ and GPTQModel save it: modules of `qweight`, `qzeros` and `scales`.
 
 use serde_json::Value as Json;
+use windlass_quant::Family;
 use windlass_quant::awq::arrangement;
 
 use super::grouped::{Module, Said, modules, two};
@@ -17,6 +18,10 @@ const WORD: usize = 8;
 impl Library for Awq {
     fn name(&self) -> &'static str {
         "awq"
+    }
+
+    fn reads(&self) -> &'static [Family] {
+        &[Family::Awq]
     }
 
     fn join(&self, checkpoint: &Checkpoint) -> Result<Vec<Joined>, Problem> {
@@ -38,5 +43,5 @@ fn join(checkpoint: &Checkpoint, module: Module, said: &Said, version: &str) -> 
         return Err(Problem::new("bad-planes", message).tensor(&module.weight));
     }
     let packing = said.packing("awq", &module, bits, columns)?;
-    arranged(checkpoint, module.name, ".", packing, arrangement, vec![rows, columns])
+    arranged(checkpoint, module.weight, &format!("{}.", module.name), packing, arrangement, vec![rows, columns])
 }

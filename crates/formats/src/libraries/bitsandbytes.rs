@@ -36,6 +36,10 @@ impl Library for BitsAndBytes {
         "bitsandbytes"
     }
 
+    fn reads(&self) -> &'static [Family] {
+        &[Family::BitsAndBytes]
+    }
+
     fn detect(&self, checkpoint: &Checkpoint) -> bool {
         let marked = |array: &Raw| array.name.contains(STATE) || array.name.ends_with(".SCB");
         checkpoint.method() == Some(self.name()) || checkpoint.arrays.iter().any(marked)

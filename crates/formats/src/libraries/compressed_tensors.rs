@@ -6,7 +6,7 @@
 use serde_json::Value as Json;
 use windlass_quant::arrange::ArrangementRef;
 use windlass_quant::compressed::{Integers, arrangement};
-use windlass_quant::{Packing, nvfp4, scheme};
+use windlass_quant::{Family, Packing, nvfp4, scheme};
 use windlass_tensor::DType;
 
 use super::grouped::{group_of, named, two};
@@ -41,6 +41,10 @@ struct Weights {
 impl Library for CompressedTensors {
     fn name(&self) -> &'static str {
         "compressed-tensors"
+    }
+
+    fn reads(&self) -> &'static [Family] {
+        &[Family::CompressedTensors, Family::Fp8, Family::Mlx]
     }
 
     fn join(&self, checkpoint: &Checkpoint) -> Result<Vec<Joined>, Problem> {
@@ -183,7 +187,14 @@ fn integers(
     agree(groups, &name, "int", said.unwrap_or(bits as u64), if group < columns { group } else { 0 })?;
     let packing = named("ct", bits, columns, group, scales, &name)?;
     let of = Integers { packed, symmetric: !has("weight_zero_point"), one_scale, g_idx: has("weight_g_idx") };
-    let mut joined = arranged(checkpoint, module, ".", packing, arrangement(of), vec![rows, columns])?;
+    let mut joined = arranged(
+        checkpoint,
+        format!("{module}.weight"),
+        &format!("{module}."),
+        packing,
+        arrangement(of),
+        vec![rows, columns],
+    )?;
     joined.constants = fp8::activations(checkpoint, module);
     Ok(joined)
 }
@@ -197,7 +208,8 @@ fn small_float(
 ) -> Result<Joined, Problem> {
     let scheme = scheme(name).map_err(|_| unsupported(module, name))?;
     let packing = Packing { scheme, float: float_type(checkpoint.config) };
-    let mut joined = arranged(checkpoint, module, ".", packing, arrangement, shape)?;
+    let mut joined =
+        arranged(checkpoint, format!("{module}.weight"), &format!("{module}."), packing, arrangement, shape)?;
     joined.constants = fp8::activations(checkpoint, module);
     Ok(joined)
 }

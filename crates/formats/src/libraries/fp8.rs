@@ -4,7 +4,7 @@
 
 use serde_json::Value as Json;
 use windlass_quant::fp8::arrangement;
-use windlass_quant::{Packing, scheme};
+use windlass_quant::{Family, Packing, scheme};
 use windlass_tensor::DType;
 
 use super::{Joined, Library, arranged, float_type, unsupported};
@@ -23,6 +23,10 @@ const SIDE: usize = 128;
 impl Library for Fp8 {
     fn name(&self) -> &'static str {
         "fp8"
+    }
+
+    fn reads(&self) -> &'static [Family] {
+        &[Family::Fp8]
     }
 
     fn detect(&self, checkpoint: &Checkpoint) -> bool {
@@ -81,7 +85,14 @@ pub fn join(checkpoint: &Checkpoint, weight: &Raw) -> Result<Joined, Problem> {
     let scheme = scheme(name).map_err(|_| unsupported(&weight.name, name))?;
     let packing = Packing { scheme, float: float_type(checkpoint.config) };
     let arrangement = arrangement(inverse, scale.dtype).map_err(refuse)?;
-    let mut joined = arranged(checkpoint, module, ".", packing, arrangement, weight.shape.clone())?;
+    let mut joined = arranged(
+        checkpoint,
+        format!("{module}.weight"),
+        &format!("{module}."),
+        packing,
+        arrangement,
+        weight.shape.clone(),
+    )?;
     joined.constants = activations(checkpoint, module);
     Ok(joined)
 }

@@ -1,6 +1,7 @@
 //! GPTQ, as GPTQModel, AutoGPTQ and transformers save it: modules of `qweight`, `qzeros`, `scales` and `g_idx`.
 
 use serde_json::Value as Json;
+use windlass_quant::Family;
 use windlass_quant::gptq::{Version, arrangement};
 
 use super::grouped::{Module, Said, modules, two};
@@ -14,6 +15,10 @@ pub struct Gptq;
 impl Library for Gptq {
     fn name(&self) -> &'static str {
         "gptq"
+    }
+
+    fn reads(&self) -> &'static [Family] {
+        &[Family::Gptq]
     }
 
     fn join(&self, checkpoint: &Checkpoint) -> Result<Vec<Joined>, Problem> {
@@ -61,5 +66,12 @@ fn join(checkpoint: &Checkpoint, module: Module, said: &Said, version: Version) 
     }
     let packing = said.packing("gptq", &module, bits, columns)?;
     let ordered = checkpoint.find(&format!("{}.g_idx", module.name)).is_some();
-    arranged(checkpoint, module.name, ".", packing, arrangement(version, ordered), vec![rows, columns])
+    arranged(
+        checkpoint,
+        module.weight,
+        &format!("{}.", module.name),
+        packing,
+        arrangement(version, ordered),
+        vec![rows, columns],
+    )
 }

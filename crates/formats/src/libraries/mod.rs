@@ -20,13 +20,18 @@ mod compressed_tensors;
 mod fp8;
 mod gptq;
 mod grouped;
+mod hqq;
 mod modelopt;
 mod mxfp4;
+mod quanto;
 
 /// A library of quantization, as its checkpoints show it.
 pub trait Library: Sync {
     /// As `quantization_config.quant_method` spells it.
     fn name(&self) -> &'static str;
+
+    /// The families whose schemes it may find.
+    fn reads(&self) -> &'static [Family];
 
     /// Whether a checkpoint is this library's.
     fn detect(&self, checkpoint: &Checkpoint) -> bool {
@@ -51,7 +56,17 @@ pub trait Library: Sync {
         Err(format!("{} is read, not written", packing.scheme.name()))
     }
 
-    /// `quantization_config` for a model with these tensors. `before` is what the source's config.json said, if that was
+    /// Files of its own beside the weights of a target.
+    fn files(&self, _target: &Target) -> Vec<(&'static str, Vec<u8>)> {
+        Vec::new()
+    }
+
+    /// Names of all files of its own, which no other checkpoint has.
+    fn own_files(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// `quantization_config` for a model with these tensors; `Null` for none. `before` is what the source's config.json said, if that was
     /// this library's.
     fn describe(&self, _target: &Target, _before: Option<&Json>) -> Json {
         Json::Null
@@ -81,11 +96,32 @@ static LIBRARIES: &[&dyn Library] = &[
     &modelopt::ModelOpt,
     &fp8::Fp8,
     &mxfp4::Mxfp4,
+    &hqq::Hqq,
+    &quanto::Quanto,
 ];
 
 /// The libraries, by name.
 pub fn libraries() -> impl Iterator<Item = &'static dyn Library> {
     LIBRARIES.iter().copied()
+}
+
+/// Whether checkpoints are known that have schemes of this family.
+pub fn can_read(family: Family) -> bool {
+    libraries().any(|library| library.reads().contains(&family))
+}
+
+/// What is wrong with what config.json says of quantization: a library that is not known here, whose arrays are then taken
+/// for tensors.
+pub fn unknown_method(config: &Json) -> Option<Problem> {
+    let method = config.get("quantization_config")?.get("quant_method")?;
+    let text = method.as_str().map_or_else(|| method.to_string(), String::from);
+    if libraries().any(|library| library.name() == text) {
+        return None;
+    }
+    let known: Vec<&str> = libraries().map(|library| library.name()).collect();
+    let text: String = text.chars().take(64).collect();
+    let message = format!("config.json: quant_method is {text:?}, expected one of {}", known.join(", "));
+    Some(Problem::new("unknown-method", message).help("convert the model from a copy that was not quantized"))
 }
 
 /// Adds the tensors of a checkpoint to a source: packed ones joined, the others as they are.
@@ -162,6 +198,9 @@ pub(crate) fn store(
 
 /// Puts what config.json must say of a target's packed tensors into a layout.
 pub(crate) fn describe(library: &dyn Library, target: &Target, layout: &mut Layout) -> Result<(), Error> {
+    without_own_files(layout);
+    let own = library.files(target).into_iter().map(|(name, content)| (name.to_string(), content));
+    layout.files.extend(own);
     let config = layout.files.iter_mut().find(|(name, _)| name == "config.json");
     let missing = || Error::Layout(format!("a checkpoint of {} needs the model's config.json", library.name()));
     let (_, config) = config.ok_or_else(missing)?;
@@ -170,11 +209,20 @@ pub(crate) fn describe(library: &dyn Library, target: &Target, layout: &mut Layo
     if before.as_ref() == Some(&after) {
         return Ok(());
     }
+    if after.is_null() {
+        return undescribe(config);
+    }
     let text = serde_json::to_string(&after).map_err(|e| Error::Layout(e.to_string()))?;
     let add = [("quantization_config", text)];
     let edited = crate::json::edit(config, &["quantization_config"], &add, Limits::default().nesting);
     *config = edited.map_err(|message| Error::Layout(format!("config.json: {message}")))?;
     Ok(())
+}
+
+/// Takes away files that say of a source how it was packed.
+pub(crate) fn without_own_files(layout: &mut Layout) {
+    let own = |name: &str| libraries().any(|library| library.own_files().contains(&name));
+    layout.files.retain(|(name, _)| !own(name));
 }
 
 /// Takes out of a config.json what it says of packing, where nothing is packed any more.
@@ -201,21 +249,20 @@ fn writer(family: Family) -> Option<&'static dyn Library> {
     libraries().find(|library| library.writes() == Some(family))
 }
 
-/// The tensor `MODULE.weight`, out of arrays that are called `MODULE`, `separator` and what the arrangement calls them.
-/// With another separator than a dot the tensor is `MODULE`. Types and shapes must be those that the arrangement says.
+/// A tensor out of arrays that are called `prefix` and what the arrangement calls them. Types and shapes must be those that
+/// the arrangement says.
 fn arranged(
     checkpoint: &Checkpoint,
-    module: &str,
-    separator: &str,
+    name: String,
+    prefix: &str,
     packing: Packing,
     arrangement: ArrangementRef,
     shape: Vec<usize>,
 ) -> Result<Joined, Problem> {
-    let name = if separator == "." { format!("{module}.weight") } else { module.to_string() };
     let refuse = |message: String| Problem::new("bad-planes", message).tensor(&name);
     let mut planes = Vec::new();
     for array in arrangement.arrays(&packing, &shape).map_err(refuse)? {
-        let (at, stored) = checkpoint.need(&format!("{module}{separator}{}", array.name), &name)?;
+        let (at, stored) = checkpoint.need(&format!("{prefix}{}", array.name), &name)?;
         same(&name, stored, array.dtype, &array.shape)?;
         planes.push(at);
     }

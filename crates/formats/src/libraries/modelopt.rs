@@ -1,7 +1,7 @@
 //! NVIDIA ModelOpt: NVFP4 (`X.weight`, `X.weight_scale`, `X.weight_scale_2`) and FP8 (`X.weight`, `X.weight_scale`).
 
 use serde_json::Value as Json;
-use windlass_quant::{Packing, nvfp4, scheme};
+use windlass_quant::{Family, Packing, nvfp4, scheme};
 use windlass_tensor::DType;
 
 use super::{Joined, Library, arranged, float_type, fp8, unsupported};
@@ -17,6 +17,10 @@ const KNOWN: [&str; 5] = ["NVFP4", "W4A16_NVFP4", "FP8", "FP8_PER_CHANNEL_PER_TO
 impl Library for ModelOpt {
     fn name(&self) -> &'static str {
         "modelopt"
+    }
+
+    fn reads(&self) -> &'static [Family] {
+        &[Family::ModelOpt, Family::Fp8]
     }
 
     fn detect(&self, checkpoint: &Checkpoint) -> bool {
@@ -62,7 +66,14 @@ fn nvfp4(checkpoint: &Checkpoint, module: &str) -> Result<Joined, Problem> {
     let (_, weight) = checkpoint.need(&name, &name)?;
     let scheme = scheme("nvfp4-modelopt").map_err(|_| unsupported(&name, "nvfp4-modelopt"))?;
     let packing = Packing { scheme, float: float_type(checkpoint.config) };
-    let mut joined = arranged(checkpoint, module, ".", packing, nvfp4::model_opt(), super::wider(weight, 2, &name)?)?;
+    let mut joined = arranged(
+        checkpoint,
+        format!("{module}.weight"),
+        &format!("{module}."),
+        packing,
+        nvfp4::model_opt(),
+        super::wider(weight, 2, &name)?,
+    )?;
     joined.constants = fp8::activations(checkpoint, module);
     Ok(joined)
 }

@@ -2,7 +2,7 @@
 //!
 //! A stack is read as it is stored, `[experts, rows, columns]`; transformers turns rows and columns when it unpacks.
 
-use windlass_quant::{Packing, nvfp4, scheme};
+use windlass_quant::{Family, Packing, nvfp4, scheme};
 
 use super::{Joined, Library, arranged, float_type, unsupported};
 use crate::Problem;
@@ -17,6 +17,10 @@ const BLOCK: usize = 32;
 impl Library for Mxfp4 {
     fn name(&self) -> &'static str {
         "mxfp4"
+    }
+
+    fn reads(&self) -> &'static [Family] {
+        &[Family::Mlx]
     }
 
     fn join(&self, checkpoint: &Checkpoint) -> Result<Vec<Joined>, Problem> {
@@ -37,7 +41,7 @@ impl Library for Mxfp4 {
             let scheme = scheme("mlx-mxfp4").map_err(|_| unsupported(name, "mlx-mxfp4"))?;
             let packing = Packing { scheme, float: float_type(checkpoint.config) };
             let shape = [above, &[columns]].concat();
-            joined.push(arranged(checkpoint, name, "_", packing, nvfp4::gpt_oss(), shape)?);
+            joined.push(arranged(checkpoint, name.into(), &format!("{name}_"), packing, nvfp4::gpt_oss(), shape)?);
         }
         Ok(joined)
     }

@@ -94,6 +94,10 @@ impl Container for PyTorch {
         element.dtype().is_some_and(|dtype| globals::name_of(dtype).is_some())
     }
 
+    fn joins_libraries(&self) -> bool {
+        true
+    }
+
     fn layout(&self, target: &Target) -> Result<Layout, Error> {
         write::layout(target)
     }

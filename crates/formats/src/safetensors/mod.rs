@@ -71,6 +71,10 @@ impl Container for SafeTensors {
         }
     }
 
+    fn joins_libraries(&self) -> bool {
+        true
+    }
+
     fn layout(&self, target: &Target) -> Result<Layout, Error> {
         let folder = !target.files.is_empty() || target.part_size.is_some();
         let mut metadata = target.metadata.clone();
@@ -105,6 +109,7 @@ impl Container for SafeTensors {
 
 /// Nothing is packed here; a config.json that still says so would be that of the source.
 pub(crate) fn without_quantization(layout: &mut Layout) -> Result<(), Error> {
+    libraries::without_own_files(layout);
     for (_, config) in layout.files.iter_mut().filter(|(name, _)| name == "config.json") {
         *config = crate::mlx::without_quantization(config);
         libraries::undescribe(config)?;
@@ -121,6 +126,7 @@ pub(crate) fn verify_folder(source: &Source, naming: &Naming, limits: &Limits) -
     if adapter::read(source, limits)?.is_some() {
         return Ok(problems);
     }
+    problems.extend(libraries::unknown_method(&folder::read_config(path, limits)?));
     if !source.side_files().contains_key("config.json") {
         let problem = Problem::new("no-config", "the folder has no config.json: programs cannot tell its architecture");
         problems.push(problem.help("download config.json of the model"));

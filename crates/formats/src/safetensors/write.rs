@@ -36,6 +36,12 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// An array that holds values of a tensor.
+    pub fn array(name: String, dtype: DType, shape: Vec<usize>) -> Result<Self, String> {
+        let bytes = expected_bytes(&dtype.into(), &shape)?.iter().sum();
+        Ok(Self { name, dtype, shape, bytes, content: None })
+    }
+
     /// An array that describes others.
     pub fn constant(name: String, dtype: DType, shape: Vec<usize>, content: Vec<u8>) -> Self {
         Self { name, dtype, shape, bytes: content.len() as u64, content: Some(content) }
