@@ -49,7 +49,7 @@ pub fn schemes() -> Vec<SchemeRow> {
         let holds = |c: &&dyn Container| c.can_hold(&packing.element());
         SchemeRow {
             name: scheme.name(),
-            family: format!("{:?}", scheme.family()).to_lowercase(),
+            family: family(scheme),
             bits_per_weight: packing.bits_per_weight(),
             block: scheme.block(),
             read: true,
@@ -70,6 +70,54 @@ pub fn schemes() -> Vec<SchemeRow> {
         }
     };
     windlass_quant::schemes().into_iter().map(row).collect()
+}
+
+/// A row of the table of families and containers.
+#[derive(Debug, Serialize)]
+pub struct FamilyRow {
+    pub name: String,
+    pub schemes: usize,
+    /// Schemes that can be written.
+    pub written: usize,
+    /// For each container its name, and `write` (and read), `read`, or nothing.
+    pub containers: Vec<(&'static str, Option<&'static str>)>,
+}
+
+/// Which container holds which family.
+pub fn families() -> Vec<FamilyRow> {
+    let mut rows: Vec<FamilyRow> = Vec::new();
+    for scheme in windlass_quant::schemes() {
+        let name = family(scheme);
+        let at = rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
+            let none = containers().iter().map(|c| (c.name(), None)).collect();
+            rows.push(FamilyRow { name, schemes: 0, written: 0, containers: none });
+            rows.len() - 1
+        });
+        let row = &mut rows[at];
+        row.schemes += 1;
+        row.written += usize::from(scheme.can_encode());
+        for ((_, cell), container) in row.containers.iter_mut().zip(containers()) {
+            let element = Packing { scheme, float: DType::F16 }.element();
+            let read = container.joins_libraries() && windlass_formats::libraries::can_read(scheme.family());
+            match (container.can_hold(&element), scheme.can_encode()) {
+                (true, true) => *cell = Some("write"),
+                (true, false) => *cell = cell.or(Some("read")),
+                (false, _) => *cell = cell.or(read.then_some("read")),
+            }
+        }
+    }
+    rows
+}
+
+/// Names that `--scheme` takes beside those of schemes.
+pub fn recipes() -> Vec<&'static str> {
+    let names = windlass_quant::recipe::Recipe::names();
+    names.into_iter().filter(|name| windlass_quant::scheme(name).is_err()).collect()
+}
+
+/// In lower case, as it is printed.
+fn family(scheme: windlass_quant::SchemeRef) -> String {
+    format!("{:?}", scheme.family()).to_lowercase()
 }
 
 /// All containers.

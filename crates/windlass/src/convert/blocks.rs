@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock};
 
 use windlass_formats::{Entry, Extent, Problem, Source};
 use windlass_quant::arrange::{ArrangementRef, Stored};
-use windlass_quant::{PlaneType, float, measure, repack};
+use windlass_quant::{Moved, PlaneType, float, measure, repack};
 use windlass_runtime::memory::{Buffer, Pool};
 use windlass_runtime::{pipeline, system};
 use windlass_tensor::{DType, Element};
@@ -171,21 +171,21 @@ impl<'a> Blocks<'a> {
     }
 
     fn make_part(&self, index: usize, piece: &Piece, segment: &Segment, part: &Step) -> Result<()> {
-        if self.carry(piece, segment, part)? {
+        if self.carry(index, piece, segment, part)? {
             return Ok(());
         }
         self.requantize(index, piece, part, &[(segment, *part)])
     }
 
     /// Carries codes over without going through floats, where source and output have one grid; false where they do not.
-    fn carry(&self, piece: &Piece, segment: &Segment, step: &Step) -> Result<bool> {
+    fn carry(&self, index: usize, piece: &Piece, segment: &Segment, step: &Step) -> Result<bool> {
         let entry = &self.source.tensors()[segment.entry];
         let (from, to) = (packing(entry.element()), packing(&piece.element));
         let same = *entry.element() == piece.element && from.map(|p| p.float) == to.map(|p| p.float);
         let repack = from.zip(to).filter(|_| !same).and_then(|(from, to)| repack(from, to));
         let alone = segment.rows == rows_and_columns(&piece.output.shape).0;
         let whole = from.is_some_and(|p| p.scheme.planes().iter().any(|plane| plane.whole));
-        if segment.shift != 0.0 || !(same || repack.is_some()) || (whole && !alone) {
+        if segment.shift != 0.0 || !(same || repack.is_some()) || (same && whole && !alone) {
             return Ok(false);
         }
         let Some(planes) = self.planes(entry, segment, step)? else { return Ok(false) };
@@ -194,12 +194,20 @@ impl<'a> Blocks<'a> {
         };
         let (_, columns) = rows_and_columns(&piece.output.shape);
         let mut out = self.output_buffers(piece, step)?;
-        if !repack.rows(&slices(&planes), columns, &mut slices_mut(&mut out))? {
-            return Ok(false);
-        }
-        self.write(piece, step, &slices(&out))?;
-        self.repacked[step.piece].fetch_add(1, Ordering::Relaxed);
-        Ok(true)
+        match repack.rows_nearly(&slices(&planes), columns, &mut slices_mut(&mut out))? {
+            Some(Moved::Exactly) => self.repacked[step.piece].fetch_add(1, Ordering::Relaxed),
+            Some(Moved::Rounded) => {
+                let mut values = self.pool.take("a block of floats", step.rows * columns * 4)?;
+                let mut decoded = self.pool.take("a block of decoded floats", step.rows * columns * 4)?;
+                let (values, decoded) = (values.as_f32_mut(), decoded.as_f32_mut());
+                rows::decode(entry.element(), &slices(&planes), columns, values)?;
+                rows::decode(&piece.element, &slices(&out), columns, decoded)?;
+                self.record_error(index, values, decoded);
+                self.requantized[step.piece].fetch_add(1, Ordering::Relaxed)
+            }
+            None => return Ok(false),
+        };
+        self.write(piece, step, &slices(&out)).map(|()| true)
     }
 
     /// The planes of the rows that `step` needs, in the order in which the output has them, if the source can be cut
@@ -208,9 +216,12 @@ impl<'a> Blocks<'a> {
         let (all, columns) = rows_and_columns(entry.shape());
         let granule = entry.row_granularity(columns);
         if segment.reorders() {
-            let simple = granule == 1 && entry.arrangement().is_none();
             let whole = packing(entry.element()).is_some_and(|p| p.scheme.planes().iter().any(|plane| plane.whole));
-            return if simple && !whole { self.read_reordered(entry, segment, step).map(Some) } else { Ok(None) };
+            return match (granule, entry.arrangement()) {
+                (1, Some(_)) => self.gather_reordered(entry, segment, step),
+                (1, None) if !whole => self.read_reordered(entry, segment, step).map(Some),
+                _ => Ok(None),
+            };
         }
         let first = segment.source_row(step.first);
         let end = first + step.rows;
@@ -244,6 +255,26 @@ impl<'a> Blocks<'a> {
             planes.push(buffer);
         }
         Ok(planes)
+    }
+
+    /// As [`Blocks::read_reordered`], of an entry whose rows can only be read in the order they are stored in; not where
+    /// the span is much longer than what is needed.
+    fn gather_reordered(&self, entry: &Entry, segment: &Segment, step: &Step) -> Result<Option<Vec<Buffer>>> {
+        let (_, columns) = rows_and_columns(entry.shape());
+        let rows = || (step.first..step.first + step.rows).map(|row| segment.source_row(row));
+        let low = rows().min().unwrap_or(0);
+        let span = rows().max().unwrap_or(0) - low + 1;
+        let Some(packing) = packing(entry.element()).filter(|_| span <= 2 * step.rows) else { return Ok(None) };
+        let mut planes = self.reader().planes(entry, columns, low, span)?;
+        for (plane, _) in planes.iter_mut().zip(packing.scheme.planes()).filter(|(_, about)| !about.whole) {
+            let bytes = plane.len() / span;
+            let mut ordered = self.pool.take("a block of the source", bytes * step.rows)?;
+            for (row, out) in rows().zip(ordered.chunks_exact_mut(bytes.max(1))) {
+                out.copy_from_slice(&plane[(row - low) * bytes..][..bytes]);
+            }
+            *plane = ordered;
+        }
+        Ok(Some(planes))
     }
 
     /// Through floats: decode, shift, encode.

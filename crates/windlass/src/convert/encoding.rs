@@ -46,10 +46,13 @@ pub fn by_source(source: &Source, outputs: &[Output], container: ContainerRef) -
     let choose = |output: &Output| {
         let from = source_element(source, output);
         let narrow = || narrowest(source, output, dominant);
+        let library = packing(&from).filter(|_| source.container() != "gguf" && !container.can_hold(&from));
         let element = match container.convention() {
             Convention::Gguf if source.container() != "gguf" => for_gguf(&from, output),
             Convention::Gguf => from,
             _ if container.can_hold(&from) && source.container() != "gguf" => from,
+            // The type in which the library itself would compute.
+            _ if library.is_some() => library.map_or(DType::F16, |p| p.float).into(),
             _ => match unpacked_or_repacked(&from, output, container, &originals, dominant) {
                 element if element == DType::F32.into() && !originals.known() => narrow()?.into(),
                 element => element,

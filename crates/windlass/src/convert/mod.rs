@@ -182,6 +182,7 @@ impl Conversion {
         let (outputs, elements, mut belongings) = match adapter::carry(&model, container, target, &options)? {
             Some(Carried { outputs, elements, belongings }) => (outputs, elements, belongings),
             None => {
+                check_library(&model, container, &options)?;
                 let outputs = outputs(&model, container)?;
                 let has_imatrix = imatrix.is_some();
                 let (elements, file_type) =
@@ -370,6 +371,19 @@ impl Conversion {
         }
         (&self.options.imatrix, &self.options.scheme, &self.options.recipe).hash(&mut hasher);
         format!("{:016x}", hasher.finish())
+    }
+}
+
+/// Refuses arrays of a library that is not known here: they would be taken for weights. A plain copy is fine.
+fn check_library(model: &Model, container: ContainerRef, options: &Options) -> Result<()> {
+    let copies = options.scheme.is_none() && options.recipe.is_none() && container.name() == model.source.container();
+    let Some(config) = model.source.side_file("config.json", &options.limits)?.filter(|_| !copies) else {
+        return Ok(());
+    };
+    let config = serde_json::from_slice(&config).unwrap_or_default();
+    match windlass_formats::libraries::unknown_method(&config) {
+        Some(problem) => Err(Error::refused(model.source.path(), problem)),
+        None => Ok(()),
     }
 }
 
