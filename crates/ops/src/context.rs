@@ -126,6 +126,9 @@ fn receipt(
 }
 
 fn allocate(spec: &OutputSpec) -> Result<Tensor, Error> {
+    if spec.zeroed {
+        return zeros(spec.dtype, spec.shape.clone());
+    }
     let bytes = windlass_tensor::Shape::new(spec.shape.clone())?.bytes(spec.dtype.size())?;
     Ok(Tensor::new(Storage::new(pool().try_take("ops", bytes)?), spec.dtype, spec.shape.clone())?)
 }

@@ -62,12 +62,19 @@ pub struct OutputSpec {
     pub dtype: DType,
     /// Row-major, outermost first.
     pub shape: Vec<usize>,
+    /// Whether a new output begins as zeros, because kernels write parts of it only.
+    pub zeroed: bool,
 }
 
 impl OutputSpec {
     /// An output of this type and shape.
     pub fn new(dtype: DType, shape: impl Into<Vec<usize>>) -> Self {
-        Self { dtype, shape: shape.into() }
+        Self { dtype, shape: shape.into(), zeroed: false }
+    }
+
+    /// The same, beginning as zeros.
+    pub fn zeroed(self) -> Self {
+        Self { zeroed: true, ..self }
     }
 }
 

@@ -26,7 +26,7 @@ pub static CACHE_WRITE: Op = Op {
         }
         let dtype = DType::from_name(q.text("to")?).filter(|d| matches!(d, DType::F32 | DType::F16 | DType::BF16));
         let Some(dtype) = dtype else { return q.fail("a cache is F32, F16 or BF16") };
-        Ok(vec![OutputSpec::new(dtype, [heads, context, width / heads])])
+        Ok(vec![OutputSpec::new(dtype, [heads, context, width / heads]).zeroed()])
     },
     reference,
     tolerance: Tolerance::EXACT,
