@@ -75,6 +75,15 @@ impl<'a, 's> Args<'a, 's> {
 
     /// Rounds `values` to the type of output `index` and writes them there.
     pub fn write_numbers(&mut self, index: usize, values: &[f64]) -> Result<(), Error> {
+        self.store(index, values.iter().copied())
+    }
+
+    /// As [`Args::write_numbers`], for values that were computed in `f32`.
+    pub fn write(&mut self, index: usize, values: &[f32]) -> Result<(), Error> {
+        self.store(index, values.iter().map(|v| f64::from(*v)))
+    }
+
+    fn store(&mut self, index: usize, values: impl ExactSizeIterator<Item = f64>) -> Result<(), Error> {
         let op = self.op.name;
         let wrong = |message: String| Error::Argument { op, message: format!("output {index} {message}") };
         let tensor = self.outputs.get_mut(index).ok_or_else(|| wrong("is missing".into()))?;
@@ -83,26 +92,7 @@ impl<'a, 's> Args<'a, 's> {
         if bytes.len() != values.len() * dtype.size() {
             return Err(wrong(format!("has {} bytes, {} values were computed", bytes.len(), values.len())));
         }
-        store(dtype, values.iter().copied(), bytes)
-    }
-
-    /// Writes the values of output `index`, whatever its type is.
-    pub fn write(&mut self, index: usize, values: &[f32]) -> Result<(), Error> {
-        let op = self.op.name;
-        let wrong = |message: &str| Error::Argument { op, message: format!("output {index} {message}") };
-        let tensor = self.outputs.get_mut(index).ok_or_else(|| wrong("is missing"))?;
-        let dtype = tensor.element().dtype().ok_or_else(|| wrong("is packed"))?;
-        let bytes = tensor.bytes_mut().ok_or_else(|| wrong("is shared"))?;
-        if bytes.len() != values.len() * dtype.size() {
-            return Err(wrong(&format!("has {} bytes, {} values were computed", bytes.len(), values.len())));
-        }
-        match dtype {
-            DType::I32 => copy(bytes, values.iter().map(|v| (*v as i32).to_le_bytes())),
-            DType::I64 => copy(bytes, values.iter().map(|v| (*v as i64).to_le_bytes())),
-            DType::Bool => copy(bytes, values.iter().map(|v| [u8::from(*v != 0.0)])),
-            _ => float::from_f32(dtype, values, bytes).map_err(|source| Error::Quant { op, source })?,
-        }
-        Ok(())
+        store(dtype, values, bytes)
     }
 }
 
@@ -119,19 +109,11 @@ pub fn f32s<'a>(op: &'static Op, tensor: &'a Tensor) -> Result<Cow<'a, [f32]>, E
         Element::Plain(dtype) => {
             let mut bytes = vec![0; tensor.shape().values() * dtype.size()];
             tensor.read(&mut bytes)?;
-            let mut values = vec![0.0; tensor.shape().values()];
-            if dtype.is_float() {
-                float::to_f32(*dtype, &bytes, &mut values).map_err(quant)?;
-            } else {
-                let whole = |b: &[u8]| match dtype {
-                    DType::I32 => bytemuck::pod_read_unaligned::<i32>(b) as f32,
-                    DType::I64 => bytemuck::pod_read_unaligned::<i64>(b) as f32,
-                    DType::U32 => bytemuck::pod_read_unaligned::<u32>(b) as f32,
-                    DType::I8 => b[0] as i8 as f32,
-                    _ => f32::from(b[0]),
-                };
-                values.iter_mut().zip(bytes.chunks_exact(dtype.size())).for_each(|(v, b)| *v = whole(b));
+            if !dtype.is_float() {
+                return Ok(Cow::Owned(bytes.chunks_exact(dtype.size()).map(|b| number(*dtype, b) as f32).collect()));
             }
+            let mut values = vec![0.0; tensor.shape().values()];
+            float::to_f32(*dtype, &bytes, &mut values).map_err(quant)?;
             Ok(Cow::Owned(values))
         }
         Element::Packed(layout) => {
@@ -158,13 +140,22 @@ pub(crate) fn numbers(op: &'static Op, tensor: &Tensor) -> Result<Vec<f64>, Erro
     };
     let mut bytes = vec![0; tensor.shape().values() * dtype.size()];
     tensor.read(&mut bytes)?;
-    let number = |b: &[u8]| match dtype {
-        DType::F64 => bytemuck::pod_read_unaligned(b),
-        DType::I64 => bytemuck::pod_read_unaligned::<i64>(b) as f64,
-        DType::I32 => f64::from(bytemuck::pod_read_unaligned::<i32>(b)),
-        _ => f64::from(bytemuck::pod_read_unaligned::<u32>(b)),
-    };
-    Ok(bytes.chunks_exact(dtype.size()).map(number).collect())
+    Ok(bytes.chunks_exact(dtype.size()).map(|b| number(dtype, b)).collect())
+}
+
+/// One value, of a type that is not a small float, out of its bytes.
+fn number(dtype: DType, bytes: &[u8]) -> f64 {
+    match dtype {
+        DType::F64 => bytemuck::pod_read_unaligned(bytes),
+        DType::I64 => bytemuck::pod_read_unaligned::<i64>(bytes) as f64,
+        DType::U64 => bytemuck::pod_read_unaligned::<u64>(bytes) as f64,
+        DType::I32 => f64::from(bytemuck::pod_read_unaligned::<i32>(bytes)),
+        DType::U32 => f64::from(bytemuck::pod_read_unaligned::<u32>(bytes)),
+        DType::I16 => f64::from(bytemuck::pod_read_unaligned::<i16>(bytes)),
+        DType::U16 => f64::from(bytemuck::pod_read_unaligned::<u16>(bytes)),
+        DType::I8 => f64::from(bytemuck::pod_read_unaligned::<i8>(bytes)),
+        _ => f64::from(bytes.first().copied().unwrap_or(0)),
+    }
 }
 
 /// Rounds numbers to a type; `bytes` has room for them.
@@ -173,7 +164,10 @@ pub(crate) fn store(dtype: DType, values: impl Iterator<Item = f64>, bytes: &mut
         DType::F64 => copy(bytes, values.map(f64::to_le_bytes)),
         DType::I64 => copy(bytes, values.map(|v| (v as i64).to_le_bytes())),
         DType::I32 => copy(bytes, values.map(|v| (v as i32).to_le_bytes())),
+        DType::U64 => copy(bytes, values.map(|v| (v as u64).to_le_bytes())),
         DType::U32 => copy(bytes, values.map(|v| (v as u32).to_le_bytes())),
+        DType::I16 => copy(bytes, values.map(|v| (v as i16).to_le_bytes())),
+        DType::U16 => copy(bytes, values.map(|v| (v as u16).to_le_bytes())),
         DType::U8 => copy(bytes, values.map(|v| [v as u8])),
         DType::I8 => copy(bytes, values.map(|v| (v as i8).to_le_bytes())),
         DType::Bool => copy(bytes, values.map(|v| [u8::from(v != 0.0)])),

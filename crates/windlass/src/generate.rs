@@ -56,27 +56,24 @@ pub fn generate(
     let mut generation = Generation::new(&loaded.decoder, loaded.decoder.cache(context, options.cache)?);
     let mut stream = TextStream::new(&tokenizer);
     let mut text = Text { text: String::new(), shown: 0, stop: &options.stop, ended: false, show };
-    let mut stopped = false;
     let outcome = generation.run(cx, &prompt, &mut sampler, &settings, &mut |token| {
         let piece = stream.push(token)?;
-        let go_on = text.push(&piece);
-        stopped |= text.ended;
-        Ok(go_on)
+        Ok(text.push(&piece))
     })?;
-    if !stopped {
+    if !text.ended {
         text.push(&stream.finish()?);
         text.flush();
     }
     let rate =
         |tokens: usize, time: Duration| if tokens > 0 { tokens as f64 / time.as_secs_f64().max(1e-9) } else { 0.0 };
     Ok(Report {
+        finish_reason: if text.ended { FinishReason::Stop.name() } else { outcome.finish.name() },
         text: text.text,
         tokens: outcome.tokens.len(),
         prompt_tokens: prompt.len(),
         prompt_tokens_per_second: rate(prompt.len(), outcome.prompt),
         tokens_per_second: rate(outcome.tokens.len().saturating_sub(1), outcome.decode),
         peak_memory_bytes: windlass_runtime::system::peak_memory().unwrap_or(0),
-        finish_reason: if stopped { FinishReason::Stop.name() } else { outcome.finish.name() },
     })
 }
 

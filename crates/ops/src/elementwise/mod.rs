@@ -1,5 +1,6 @@
 //! Elementwise ops: every one is a row of a table, its kernels come from its expression.
 
+use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use windlass_tensor::{DType, Tensor};
@@ -48,7 +49,8 @@ pub fn ops() -> &'static [Op] {
 
 /// The row of an op, if it is elementwise.
 pub fn row(op: &str) -> Option<&'static Row> {
-    table::ROWS.iter().find(|row| row.name == op)
+    static BY_NAME: OnceLock<HashMap<&'static str, &'static Row>> = OnceLock::new();
+    BY_NAME.get_or_init(|| table::ROWS.iter().map(|row| (row.name, row)).collect()).get(op).copied()
 }
 
 /// The parameters of a call.

@@ -151,22 +151,24 @@ pub(crate) fn choose(
     })
 }
 
-type Cache = HashMap<(usize, usize, u32, usize), Arc<[Candidate]>>;
+type Cache = HashMap<(usize, usize, usize, usize), Arc<[Candidate]>>;
+
+/// Answers that are remembered at most: a program has few ops, types and sizes at a time.
+const REMEMBERED: usize = 4096;
 
 thread_local! {
     /// Of this thread, for one state of tables and providers.
     static CACHE: RefCell<((u64, u64), Cache)> = RefCell::default();
 }
 
-/// As [`candidates`], remembered by op, type and power of two of the size.
+/// As [`candidates`], remembered: routes may tell any two sizes apart, so each size has an answer of its own.
 fn cached(question: &Question) -> Arc<[Candidate]> {
     let version = (VERSION.load(Ordering::Acquire), provider::version());
-    let class = usize::BITS - question.values.leading_zeros();
-    // Names of ops, types and devices are few and live as long as the process or their tensors: their texts tell them
-    // apart, and hashing an address is cheaper; the length guards against a text that moved.
-    let key = (question.op.as_ptr() as usize, text_key(question.dtype), class, text_key(question.device));
+    // Names of ops live as long as the process, so that their addresses tell them apart.
+    let (dtype, device) = (text_key(question.dtype), text_key(question.device));
+    let key = (question.op.as_ptr() as usize, dtype, question.values, device);
     CACHE.with_borrow_mut(|(known, cache)| {
-        if *known != version {
+        if *known != version || cache.len() >= REMEMBERED {
             *known = version;
             cache.clear();
         }
@@ -177,4 +179,22 @@ fn cached(question: &Question) -> Arc<[Candidate]> {
 /// A number that tells short texts apart.
 fn text_key(text: &str) -> usize {
     text.bytes().fold(text.len(), |hash, byte| (hash ^ usize::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_border_between_two_sizes_is_kept_when_answers_are_remembered() {
+        set(Layer::Call, parse("softmax size 3000..3500 = reference", "here").unwrap_or_default());
+        let source = |values| {
+            let question = Question { op: "softmax", device: "cpu", dtype: "F32", values };
+            cached(&question).first().map(|candidate| candidate.source.to_string())
+        };
+        // Both lie between the same powers of two.
+        assert_eq!(source(2100).as_deref(), Some("built-in"));
+        assert_eq!(source(3200).as_deref(), Some("here:1"));
+        clear(Layer::Call);
+    }
 }
