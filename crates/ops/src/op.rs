@@ -4,7 +4,7 @@ use windlass_tensor::{DType, Element, Tensor};
 
 use crate::attributes::{Attribute, Attributes, Value};
 use crate::survey::Profile;
-use crate::{Args, Error};
+use crate::{Args, Error, Gradient};
 
 /// A named function on tensors. All of it is data; kernels are elsewhere, but for the reference.
 pub struct Op {
@@ -18,6 +18,7 @@ pub struct Op {
     pub outputs: fn(&Inquiry) -> Result<Vec<OutputSpec>, Error>,
     /// The specification: scalar and obvious.
     pub reference: fn(&mut Args) -> Result<(), Error>,
+    pub gradient: Gradient,
     pub tolerance: Tolerance,
     /// The families of arguments that the survey tries the op with.
     pub profiles: fn(&Op) -> Vec<Profile>,

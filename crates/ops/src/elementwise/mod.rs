@@ -9,7 +9,7 @@ use crate::args::f32s;
 use crate::attributes::{Attribute, Value};
 use crate::op::{Input, Inquiry, Op, OutputSpec, Tolerance};
 use crate::survey::{Fill, Profile, Sample};
-use crate::{Args, Error};
+use crate::{Args, Error, Gradient};
 
 mod derivative;
 mod expr;
@@ -85,6 +85,7 @@ fn op(row: &'static Row) -> Op {
         attributes: Box::leak(attributes.collect::<Vec<_>>().into_boxed_slice()),
         outputs,
         reference,
+        gradient: Gradient::Stops,
         tolerance: Tolerance::ELEMENTWISE,
         profiles,
     }

@@ -4,7 +4,7 @@ use windlass_tensor::{DType, Tensor};
 
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::Profile;
-use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
 
 /// Scaled dot-product attention (arXiv 1706.03762) with grouped heads, over a cache.
 pub static ATTENTION: Op = Op {
@@ -23,6 +23,7 @@ pub static ATTENTION: Op = Op {
     ],
     outputs,
     reference,
+    gradient: Gradient::Stops,
     tolerance: Tolerance { relative: 1e-3, absolute: 1e-4 },
     profiles: |_| {
         let how = |start: usize| Attributes::new().int("start", start).float("scale", 0.25);

@@ -4,7 +4,7 @@ use windlass_tensor::{DType, Tensor};
 
 use crate::op::{Input, OutputSpec};
 use crate::survey::Profile;
-use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
 
 /// Puts rows of tokens into a cache of `[heads, context, head_dim]`.
 pub static CACHE_WRITE: Op = Op {
@@ -29,6 +29,7 @@ pub static CACHE_WRITE: Op = Op {
         Ok(vec![OutputSpec::new(dtype, [heads, context, width / heads]).zeroed()])
     },
     reference,
+    gradient: Gradient::Stops,
     tolerance: Tolerance::EXACT,
     profiles: |_| {
         let how = |to| Attributes::new().int("heads", 2).int("context", 9).int("start", 4).text("to", to);

@@ -4,7 +4,7 @@ use windlass_tensor::{DType, Tensor};
 
 use crate::op::{Input, OutputSpec};
 use crate::survey::{Profile, Sample};
-use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
 
 /// Values in another plain type; packed ones are decoded.
 pub static CAST: Op = Op {
@@ -21,6 +21,7 @@ pub static CAST: Op = Op {
         let values = args.f32s(0)?;
         args.write(0, &values)
     },
+    gradient: Gradient::Stops,
     tolerance: Tolerance::EXACT,
     profiles: |_| {
         let to = |name| Attributes::new().text("to", name);

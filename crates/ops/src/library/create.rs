@@ -5,7 +5,7 @@ use windlass_tensor::DType;
 
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::Profile;
-use crate::{Args, Attribute, Attributes, Error, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Error, Gradient, Op, Tolerance};
 
 /// Values that one call may make.
 const LARGEST: usize = 1 << 40;
@@ -23,6 +23,7 @@ macro_rules! makes {
                 attributes: &[$($attribute),*],
                 outputs: $outputs,
                 reference: $reference,
+                gradient: Gradient::Stops,
                 tolerance: Tolerance::ELEMENTWISE,
                 profiles: |_| vec![$profile],
             };

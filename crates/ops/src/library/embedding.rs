@@ -5,7 +5,7 @@ use windlass_tensor::{DType, Tensor};
 use crate::args::f32s;
 use crate::op::{Input, OutputSpec};
 use crate::survey::{Profile, Sample};
-use crate::{Args, Attributes, Context, Error, Op, Tolerance};
+use crate::{Args, Attributes, Context, Error, Gradient, Op, Tolerance};
 
 /// Rows of a table, by number.
 pub static EMBEDDING: Op = Op {
@@ -21,6 +21,7 @@ pub static EMBEDDING: Op = Op {
         Ok(vec![OutputSpec::new(DType::F32, shape)])
     },
     reference,
+    gradient: Gradient::Stops,
     tolerance: Tolerance::EXACT,
     profiles: |_| {
         vec![

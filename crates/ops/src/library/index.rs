@@ -7,7 +7,7 @@ use super::movement::place;
 use crate::elementwise::common_shape;
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::{Fill, Profile, Sample};
-use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
 
 const X_INDEX: &[Input] = &[Input::new("x"), Input::new("index")];
 const X_INDEX_Y: &[Input] = &[Input::new("x"), Input::new("index"), Input::new("y")];
@@ -31,6 +31,7 @@ pub static GATHER: Op = Op {
             Some(0)
         })
     },
+    gradient: Gradient::Stops,
     tolerance: Tolerance::EXACT,
     profiles: |_| {
         vec![
@@ -60,6 +61,7 @@ pub static INDEX_SELECT: Op = Op {
             Some(0)
         })
     },
+    gradient: Gradient::Stops,
     tolerance: Tolerance::EXACT,
     profiles: |_| {
         vec![
@@ -77,6 +79,7 @@ pub static SCATTER: Op = Op {
     attributes: DIM,
     outputs: scatter_outputs,
     reference: |args| scatter(args, |_, y| y),
+    gradient: Gradient::Stops,
     tolerance: Tolerance::EXACT,
     profiles: |_| scatters(),
 };
@@ -89,6 +92,7 @@ pub static SCATTER_ADD: Op = Op {
     attributes: DIM,
     outputs: scatter_outputs,
     reference: |args| scatter(args, |x, y| x + y),
+    gradient: Gradient::Stops,
     tolerance: Tolerance::SUM,
     profiles: |_| scatters(),
 };
@@ -116,6 +120,7 @@ pub static INDEX_ADD: Op = Op {
         }
         args.write_numbers(0, &x)
     },
+    gradient: Gradient::Stops,
     tolerance: Tolerance::SUM,
     profiles: |_| {
         vec![
@@ -147,6 +152,7 @@ pub static MASKED_FILL: Op = Op {
         let shape = args.inputs[0].shape().to_vec();
         place(args, 0, |at| (mask[flat(&shape, at)] == 0.0).then_some(0))
     },
+    gradient: Gradient::Stops,
     tolerance: Tolerance::EXACT,
     profiles: |_| {
         let mask = |shape: &[usize]| Sample::normal(shape).fill(Fill::Below(2));

@@ -5,7 +5,7 @@ use windlass_tensor::{DType, Tensor};
 use crate::args::f32s;
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::{Profile, Sample};
-use crate::{Args, Attributes, Context, Error, Op, Tolerance};
+use crate::{Args, Attributes, Context, Error, Gradient, Op, Tolerance};
 
 /// One input times several matrices: queries, keys and values, or both halves of a gated block, read it once.
 pub static LINEAR: Op = Op {
@@ -16,6 +16,7 @@ pub static LINEAR: Op = Op {
     outputs,
     reference,
     // Packed weights are multiplied by activations of 8 bits, as every fast kernel does.
+    gradient: Gradient::Stops,
     tolerance: Tolerance { relative: 2e-2, absolute: 2e-2 },
     profiles: |_| {
         vec![

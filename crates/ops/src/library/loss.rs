@@ -5,7 +5,7 @@ use windlass_tensor::{DType, Tensor};
 use super::reduce::logsumexp;
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::{Fill, Profile, Sample};
-use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
 
 const XY: &[Input] = &[Input::new("x"), Input::new("y")];
 
@@ -32,6 +32,7 @@ macro_rules! pairs {
                     let count = losses.len() as f64;
                     reduce(args, &losses, count)
                 },
+                gradient: Gradient::Stops,
                 tolerance: Tolerance::SUM,
                 profiles: |_| pair_profiles($range),
             };
@@ -92,6 +93,7 @@ pub static CROSS_ENTROPY: Op = Op {
             (1.0 - smoothing) * (total - row[target]) + if smoothing > 0.0 { smoothing * even } else { 0.0 }
         })
     },
+    gradient: Gradient::Stops,
     tolerance: Tolerance::SUM,
     profiles: |_| class_profiles(),
 };
@@ -104,6 +106,7 @@ pub static NLL_LOSS: Op = Op {
     attributes: &[Attribute::text("reduction", "mean"), Attribute::int("ignore_index", -100)],
     outputs: rows,
     reference: |args| classes(args, |row, target| -row[target]),
+    gradient: Gradient::Stops,
     tolerance: Tolerance::SUM,
     profiles: |_| class_profiles(),
 };

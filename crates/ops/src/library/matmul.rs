@@ -6,7 +6,7 @@ use super::axis::{coordinates, flat};
 use crate::elementwise::common_shape;
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::{Profile, Sample};
-use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
 
 const TOLERANCE: Tolerance = Tolerance { relative: 1e-5, absolute: 1e-4 };
 
@@ -21,6 +21,7 @@ pub static MATMUL: Op = Op {
         let values = multiply(args, 0, 1)?;
         args.write_numbers(0, &values)
     },
+    gradient: Gradient::Stops,
     tolerance: TOLERANCE,
     profiles: |_| {
         vec![
@@ -43,6 +44,7 @@ pub static BMM: Op = Op {
         (x, y) => q.fail(format!("expected [b, n, k] and [b, k, m], found {x:?} and {y:?}")),
     },
     reference: MATMUL.reference,
+    gradient: Gradient::Stops,
     tolerance: TOLERANCE,
     profiles: |_| {
         vec![
@@ -73,6 +75,7 @@ pub static ADDMM: Op = Op {
         values.iter_mut().zip(c).for_each(|(v, c)| *v = alpha * *v + beta * c);
         args.write_numbers(0, &values)
     },
+    gradient: Gradient::Stops,
     tolerance: TOLERANCE,
     profiles: |_| {
         let how = Attributes::new().float("alpha", 0.5).float("beta", 2.0);

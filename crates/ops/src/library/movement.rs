@@ -6,7 +6,7 @@ use super::axis::{Axis, coordinates, flat};
 use crate::args::store;
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::{Profile, Sample};
-use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
 
 const ONE: &[Input] = &[Input::new("x")];
 const MANY: &[Input] = &[Input { many: true, ..Input::new("x") }];
@@ -24,6 +24,7 @@ macro_rules! moves {
                 attributes: &[$($attribute),*],
                 outputs: $outputs,
                 reference: $reference,
+                gradient: Gradient::Stops,
                 tolerance: Tolerance::EXACT,
                 profiles: |_| $profiles,
             };

@@ -4,7 +4,7 @@ use windlass_tensor::Tensor;
 
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::Profile;
-use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
 
 const TOLERANCE: Tolerance = Tolerance { relative: 1e-5, absolute: 1e-6 };
 
@@ -22,6 +22,7 @@ pub static RMS_NORM: Op = Op {
             (0.0, 1.0 / (mean + eps).sqrt())
         })
     },
+    gradient: Gradient::Stops,
     tolerance: TOLERANCE,
     profiles: |_| norm_profiles(1),
 };
@@ -41,6 +42,7 @@ pub static LAYER_NORM: Op = Op {
             (mean, 1.0 / (variance + eps).sqrt())
         })
     },
+    gradient: Gradient::Stops,
     tolerance: TOLERANCE,
     profiles: |_| norm_profiles(2),
 };

@@ -5,7 +5,7 @@ use windlass_tensor::{DType, Tensor};
 use super::axis::{coordinates, dims, flat};
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::{Profile, Sample};
-use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
 
 /// What a reduction gives for the values that fall together.
 type Fold = fn(&[f64], &Inquiry) -> Result<f64, Error>;
@@ -22,6 +22,7 @@ macro_rules! reductions {
                 attributes: &[Attribute::text("dim", "all"), Attribute::bool("keepdim", false), $($attribute),*],
                 outputs: |q| outputs(q, Gives::$gives),
                 reference: |args| reduce(args, $fold),
+                gradient: Gradient::Stops,
                 tolerance: $tolerance,
                 profiles: |_| profiles(),
             };

@@ -4,7 +4,7 @@ use windlass_tensor::{DType, Tensor};
 
 use crate::op::Input;
 use crate::survey::{Fill, Kind, Profile, Sample};
-use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
 
 /// Rotates pairs of each head's values by angles that grow with the position.
 pub static ROPE: Op = Op {
@@ -29,6 +29,7 @@ pub static ROPE: Op = Op {
         Ok(vec![q.like(0)?])
     },
     reference,
+    gradient: Gradient::Stops,
     tolerance: Tolerance { relative: 1e-5, absolute: 2e-5 },
     profiles: |_| {
         let how = |interleaved: bool| {

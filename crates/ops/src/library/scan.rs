@@ -3,7 +3,7 @@
 use super::axis::Axis;
 use crate::op::Input;
 use crate::survey::{Profile, Sample};
-use crate::{Args, Attribute, Attributes, Error, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Error, Gradient, Op, Tolerance};
 
 /// Sums up to each place.
 pub static CUMSUM: Op = Op {
@@ -13,6 +13,7 @@ pub static CUMSUM: Op = Op {
     attributes: &[Attribute::int("dim", -1)],
     outputs: |q| Axis::of(q, q.shape(0)?, "dim").and_then(|_| Ok(vec![q.like(0)?])),
     reference: |args| scan(args, |a, b| a + b),
+    gradient: Gradient::Stops,
     tolerance: Tolerance::SUM,
     profiles: |_| profiles(),
 };
@@ -25,6 +26,7 @@ pub static CUMPROD: Op = Op {
     attributes: &[Attribute::int("dim", -1)],
     outputs: |q| Axis::of(q, q.shape(0)?, "dim").and_then(|_| Ok(vec![q.like(0)?])),
     reference: |args| scan(args, |a, b| a * b),
+    gradient: Gradient::Stops,
     tolerance: Tolerance::SUM,
     profiles: |_| profiles(),
 };

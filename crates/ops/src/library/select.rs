@@ -4,7 +4,7 @@ use windlass_tensor::{DType, Tensor};
 
 use crate::library::row_profiles;
 use crate::op::{Input, OutputSpec};
-use crate::{Args, Attributes, Context, Error, Op, Tolerance};
+use crate::{Args, Attributes, Context, Error, Gradient, Op, Tolerance};
 
 /// Where the largest value of each row stands.
 pub static ARGMAX: Op = Op {
@@ -26,6 +26,7 @@ pub static ARGMAX: Op = Op {
         bytes.ok_or(wrong)?.copy_from_slice(bytemuck::cast_slice(&places));
         Ok(())
     },
+    gradient: Gradient::Stops,
     tolerance: Tolerance::EXACT,
     profiles: |_| row_profiles(),
 };

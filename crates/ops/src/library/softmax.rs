@@ -4,7 +4,7 @@ use windlass_tensor::Tensor;
 
 use crate::library::row_profiles;
 use crate::op::Input;
-use crate::{Args, Attributes, Context, Error, Op, Tolerance};
+use crate::{Args, Attributes, Context, Error, Gradient, Op, Tolerance};
 
 /// Weights that sum to one.
 pub static SOFTMAX: Op = Op {
@@ -14,6 +14,7 @@ pub static SOFTMAX: Op = Op {
     attributes: &[],
     outputs: |q| Ok(vec![q.like(0)?]),
     reference: |args: &mut Args| rows(args, |x, max, sum| (x - max).exp() / sum),
+    gradient: Gradient::Stops,
     tolerance: Tolerance { relative: 1e-5, absolute: 1e-7 },
     profiles: |_| row_profiles(),
 };
@@ -26,6 +27,7 @@ pub static LOG_SOFTMAX: Op = Op {
     attributes: &[],
     outputs: |q| Ok(vec![q.like(0)?]),
     reference: |args: &mut Args| rows(args, |x, max, sum| x - max - sum.ln()),
+    gradient: Gradient::Stops,
     tolerance: Tolerance { relative: 1e-5, absolute: 1e-5 },
     profiles: |_| row_profiles(),
 };

@@ -5,7 +5,7 @@ use windlass_tensor::{DType, Tensor};
 use super::axis::Axis;
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::{Fill, Profile, Sample};
-use crate::{Args, Attribute, Attributes, Context, Error, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
 
 /// Values in order, and where they stood.
 pub static SORT: Op = Op {
@@ -21,6 +21,7 @@ pub static SORT: Op = Op {
         let (length, falling) = (length(args)?, args.inquiry().bool("descending")?);
         order(args, length, falling, Some(0), 1)
     },
+    gradient: Gradient::Stops,
     tolerance: Tolerance::EXACT,
     profiles: |_| {
         vec![
@@ -41,6 +42,7 @@ pub static ARGSORT: Op = Op {
         let (length, falling) = (length(args)?, args.inquiry().bool("descending")?);
         order(args, length, falling, None, 0)
     },
+    gradient: Gradient::Stops,
     tolerance: Tolerance::EXACT,
     profiles: SORT.profiles,
 };
@@ -62,6 +64,7 @@ pub static TOPK: Op = Op {
         let (k, largest) = (args.inquiry().int("k")?, args.inquiry().bool("largest")?);
         order(args, k, largest, Some(0), 1)
     },
+    gradient: Gradient::Stops,
     tolerance: Tolerance::EXACT,
     profiles: |_| vec![Profile::new("five").normal(&[3, 33]).attributes(Attributes::new().int("k", 5))],
 };
