@@ -392,3 +392,14 @@ fn long_work_prints_lines_where_there_is_no_terminal() {
     let quiet = windlass(here, &[&arguments[..], &["-q"]].concat());
     assert!(quiet.stderr.is_empty(), "{}", String::from_utf8_lossy(&quiet.stderr));
 }
+
+#[test]
+fn devices_are_there_or_have_a_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = json(folder.path(), &["devices"]);
+    let all =
+        ["name", "kind", "description", "memory_total", "memory_free", "dtypes", "features", "providers", "problem"];
+    rows.as_array().unwrap().iter().for_each(|row| keys(row, &all));
+    assert_eq!((&rows[0]["name"], &rows[0]["problem"]), (&"cpu".into(), &Value::Null));
+    assert!(rows.as_array().unwrap().iter().any(|row| row["name"] == "mpi" && row["problem"].is_string()));
+}

@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod convert;
+pub mod devices;
 pub mod diff;
 mod error;
 pub mod generate;

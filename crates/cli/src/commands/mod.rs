@@ -32,6 +32,7 @@ commands! {
     convert Convert;
     plan Plan;
     diff Diff;
+    devices Devices;
     schemes Schemes;
     formats Formats;
     architectures Architectures;

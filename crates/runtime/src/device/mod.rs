@@ -1,7 +1,8 @@
 //! Devices: what this machine really has, and what it lacks and why.
 //!
 //! The host knows only itself. Providers and process groups tell how to look for what they know with
-//! [`register_probe`] and [`register_library`]; [`inventory`] asks them all.
+//! [`register_probe`] and [`register_library`]; [`inventory`] asks them all. [`register_probes`] looks for what drivers and
+//! vendors' libraries bring.
 //!
 //! ```
 //! use windlass_runtime::device::{Device, inventory};
@@ -16,6 +17,7 @@
 mod cgroup;
 mod cpu;
 mod policy;
+mod probes;
 mod registry;
 
 use std::fmt;
@@ -26,6 +28,7 @@ use windlass_tensor::DType;
 use crate::Error;
 
 pub use policy::{Policy, Redirect, Resolver, Site};
+pub use probes::register_probes;
 pub use registry::{Inventory, Library, Missing, inventory, register_library, register_probe};
 
 /// A place with memory: `cpu`, `cuda:0`, `wgpu:0`.
