@@ -52,6 +52,8 @@ pub struct Context {
     stop: Arc<AtomicBool>,
     /// Whether the command looks at `stop`; one that does not is ended at once.
     heeds: Arc<AtomicBool>,
+    /// Whether a document with the error was printed.
+    told: AtomicBool,
 }
 
 impl Context {
@@ -75,7 +77,7 @@ impl Context {
             }
         };
         ctrlc::set_handler(handler).map_err(|e| Error::new(windlass::Code::Failed, e.to_string()))?;
-        Ok(Context { globals, limits: Limits::default(), stop, heeds })
+        Ok(Context { globals, limits: Limits::default(), stop, heeds, told: AtomicBool::new(false) })
     }
 
     /// The flag that Ctrl-C sets, for a command that stops by itself when it is set.
@@ -129,6 +131,36 @@ impl Context {
         }
     }
 
+    /// Prints a result, and fails where a gate was not met. There is one JSON document either way: that of a failure is
+    /// the result with `error` in it.
+    pub fn judge<T: Serialize>(
+        &self,
+        result: &T,
+        verdict: Result<()>,
+        text: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+    ) -> Result<()> {
+        match verdict {
+            Err(error) if self.globals.json => {
+                let mut document = serde_json::to_value(result).unwrap_or_default();
+                if let Some(object) = document.as_object_mut() {
+                    object.insert("error".into(), failure(&error));
+                }
+                self.print(&document, |_| Ok(()))?;
+                self.told.store(true, Ordering::Relaxed);
+                Err(error)
+            }
+            verdict => self.print(result, text).and(verdict),
+        }
+    }
+
+    /// Prints an error, unless a document has it already, and gives its exit code.
+    pub fn fail(&self, error: &Error) -> ExitCode {
+        match self.told.load(Ordering::Relaxed) {
+            true => ExitCode::from(error.code as u8),
+            false => fail(error, self.globals.json),
+        }
+    }
+
     /// A note for people, on standard error.
     pub fn say(&self, text: &str) {
         if !self.globals.quiet {
@@ -138,15 +170,23 @@ impl Context {
 
     /// A progress bar in bytes; a line now and then where standard error is no terminal.
     pub fn progress(&self, what: &'static str) -> Progress {
+        self.progress_in(what, "")
+    }
+
+    /// A progress bar in `unit`; empty: bytes.
+    pub fn progress_in(&self, what: &'static str, unit: &'static str) -> Progress {
         let silent = self.globals.quiet || self.globals.json;
         let terminal = std::io::stderr().is_terminal();
         let hidden = silent || !terminal;
         let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(10) };
-        let template = "{prefix} {bar:32} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {eta} left";
-        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let template = match unit {
+            "" => "{prefix} {bar:32} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {eta} left".to_string(),
+            unit => format!("{{prefix}} {{bar:32}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left"),
+        };
+        let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::with_draw_target(None, target).with_style(style).with_prefix(what);
         let next = (!silent && !terminal).then(|| Mutex::new(FIRST));
-        Progress { bar, what, next, start: Instant::now() }
+        Progress { bar, what, unit, next, start: Instant::now() }
     }
 }
 
@@ -159,13 +199,15 @@ const BETWEEN: Duration = Duration::from_secs(3);
 pub struct Progress {
     bar: ProgressBar,
     what: &'static str,
+    /// What is counted; empty: bytes.
+    unit: &'static str,
     /// When to print the next line, after the start; `None` where lines are not wanted.
     next: Option<Mutex<Duration>>,
     start: Instant,
 }
 
 impl Progress {
-    /// Shows `done` of `total` bytes.
+    /// Shows `done` of `total`.
     pub fn show(&self, done: u64, total: u64) {
         let elapsed = self.start.elapsed();
         if elapsed <= FIRST {
@@ -176,16 +218,17 @@ impl Progress {
         let Some(Ok(mut next)) = self.next.as_ref().map(|next| next.lock()) else { return };
         if elapsed >= *next && done < total {
             *next = elapsed + BETWEEN;
-            eprintln!("{}", line(self.what, done, total, elapsed));
+            eprintln!("{}", line(self.what, self.unit, done, total, elapsed));
         }
     }
 }
 
 /// `convert 35% 412 MB/s 3 s left`.
-fn line(what: &str, done: u64, total: u64, elapsed: Duration) -> String {
+fn line(what: &str, unit: &str, done: u64, total: u64, elapsed: Duration) -> String {
     let (percent, rate) = (100 * u128::from(done) / u128::from(total.max(1)), done as f64 / elapsed.as_secs_f64());
     let left = if done == 0 { "?".into() } else { format!("{:.0} s", ((total - done) as f64 / rate).ceil()) };
-    format!("{what} {percent}% {}/s {left} left", size::show(rate as u64))
+    let rate = if unit.is_empty() { size::show(rate as u64) } else { format!("{rate:.0} {unit}") };
+    format!("{what} {percent}% {rate}/s {left} left")
 }
 
 impl Drop for Progress {
@@ -197,14 +240,7 @@ impl Drop for Progress {
 /// Prints an error and gives its exit code.
 pub fn fail(error: &Error, json: bool) -> ExitCode {
     if json {
-        let document = serde_json::json!({"error": {
-            "code": error.code.name(),
-            "message": error.message,
-            "path": error.path.as_ref().map(|path| path.to_string_lossy()),
-            "tensor": error.tensor,
-            "offset": error.offset,
-            "help": error.help,
-        }});
+        let document = serde_json::json!({"error": failure(error)});
         // Where standard output cannot be written, the exit code still tells.
         let _ = writeln!(std::io::stdout(), "{document}");
     } else {
@@ -216,6 +252,18 @@ pub fn fail(error: &Error, json: bool) -> ExitCode {
     ExitCode::from(error.code as u8)
 }
 
+/// An error as scripts see it.
+fn failure(error: &Error) -> serde_json::Value {
+    serde_json::json!({
+        "code": error.code.name(),
+        "message": error.message,
+        "path": error.path.as_ref().map(|path| path.to_string_lossy()),
+        "tensor": error.tensor,
+        "offset": error.offset,
+        "help": error.help,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,7 +271,8 @@ mod tests {
     #[test]
     fn a_line_of_progress_says_how_far_how_fast_and_how_long() {
         let second = Duration::from_secs(1);
-        assert_eq!(line("convert", 350_000_000, 1_000_000_000, second), "convert 35% 350 MB/s 2 s left");
-        assert_eq!(line("verify", 0, 10, second), "verify 0% 0 B/s ? left");
+        assert_eq!(line("convert", "", 350_000_000, 1_000_000_000, second), "convert 35% 350 MB/s 2 s left");
+        assert_eq!(line("verify", "", 0, 10, second), "verify 0% 0 B/s ? left");
+        assert_eq!(line("eval", "tokens", 50, 100, second), "eval 50% 50 tokens/s 1 s left");
     }
 }

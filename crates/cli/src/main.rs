@@ -36,10 +36,13 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let json = cli.globals.json;
-    let result = Context::new(cli.globals).and_then(|context| cli.command.run(&context));
-    match result {
+    let context = match Context::new(cli.globals) {
+        Ok(context) => context,
+        Err(error) => return context::fail(&error, json),
+    };
+    match cli.command.run(&context) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => context::fail(&error, json),
+        Err(error) => context.fail(&error),
     }
 }
 

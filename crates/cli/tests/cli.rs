@@ -237,12 +237,22 @@ fn page(name: &str) -> String {
 }
 
 #[test]
-fn every_command_of_the_guide_works() {
+fn every_command_of_the_guide_to_converting_works() {
+    follow("convert.md", 10);
+}
+
+#[test]
+fn every_command_of_the_guide_to_running_works() {
+    follow("run.md", 4);
+}
+
+/// Runs the commands of a page, of which there are more than `least`.
+fn follow(name: &str, least: usize) {
     let folder = tempfile::tempdir().unwrap();
-    let guide = page("convert.md");
+    let guide = page(name);
     let blocks = guide.split("```sh\n").skip(1).filter_map(|block| block.split("```").next());
     let commands: Vec<&str> = blocks.flat_map(str::lines).collect();
-    assert!(commands.len() > 10);
+    assert!(commands.len() > least);
     for command in commands {
         let arguments = command.strip_prefix("windlass ").unwrap();
         // The only quotes of the guide surround a prompt at the end.

@@ -16,6 +16,9 @@ pub enum Error {
     /// More tokens than the cache has room for.
     #[error("{tokens} tokens do not fit a context of {context}")]
     Context { tokens: usize, context: usize },
+    /// Two models that are compared do not know the same tokens.
+    #[error("the vocabulary has {found} tokens, that of the model to compare with {expected}")]
+    Vocabulary { found: usize, expected: usize },
     #[error(transparent)]
     Catalog(#[from] windlass_catalog::Error),
     #[error(transparent)]

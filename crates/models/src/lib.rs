@@ -6,10 +6,12 @@
 mod cache;
 mod decoder;
 mod error;
+mod evaluation;
 mod experts;
 mod weights;
 
 pub use cache::Cache;
 pub use decoder::{Decoder, Wanted};
 pub use error::Error;
+pub use evaluation::{Evaluation, Scores};
 pub use weights::{Weight, Weights};

@@ -168,7 +168,7 @@ impl From<windlass_models::Error> for Error {
         match error {
             E::Weight { tensor, .. } => Error::new(Code::Refused, message).tensor(&tensor),
             E::Unsupported { .. } => Error::new(Code::Refused, message).help("see `windlass architectures`"),
-            E::Token { .. } => Error::usage(message),
+            E::Token { .. } | E::Vocabulary { .. } => Error::usage(message),
             E::Context { .. } => Error::usage(message).help("give a larger --context"),
             E::Tensor(error) => error.into(),
             E::Op(error) => error.into(),

@@ -7,6 +7,7 @@ pub mod convert;
 pub mod devices;
 pub mod diff;
 mod error;
+pub mod eval;
 pub mod generate;
 pub mod inspect;
 pub mod load;

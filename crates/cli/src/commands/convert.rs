@@ -1,7 +1,8 @@
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use clap::builder::FalseyValueParser;
-use windlass::convert::{Conversion, Options, Plan, Report, Watch};
+use windlass::convert::{Conversion, Options, Plan, Quality, Report, Watch};
 use windlass::Result;
 
 use crate::context::Context;
@@ -38,6 +39,12 @@ pub struct Convert {
     /// Fail, with exit code 5, if a tensor's relative error is larger
     #[arg(long, env = "WINDLASS_MAX_ERROR", value_name = "X")]
     max_error: Option<f64>,
+    /// Measure what was written on this text: its KL divergence from the source (32 windows of 512 tokens)
+    #[arg(long, env = "WINDLASS_CALIBRATE", value_name = "FILE")]
+    calibrate: Option<PathBuf>,
+    /// Fail, with exit code 5, if the mean KL divergence from the source is larger (on the text of --calibrate)
+    #[arg(long, env = "WINDLASS_MAX_KLD", value_name = "X")]
+    max_kld: Option<f64>,
     /// Go on where a killed run stopped
     #[arg(long, env = "WINDLASS_RESUME", value_parser = FalseyValueParser::new())]
     resume: bool,
@@ -61,6 +68,7 @@ impl Convert {
             part_size: self.part_size,
             config_from: self.config_from,
             max_error: self.max_error,
+            quality: Quality { text: self.calibrate, max_divergence: self.max_kld, context: None },
             resume: self.resume,
             overwrite: self.overwrite,
             memory_limit: context.globals.memory_limit,
@@ -84,10 +92,17 @@ impl Convert {
             }
         }
         plan.warnings.iter().for_each(|warning| context.say(&format!("warning: {warning}")));
-        let progress = context.progress("convert");
-        let show = |done, total| progress.show(done, total);
-        let report = conversion.run(&Watch { stop: context.heed_stop(), progress: &show })?;
-        drop(progress);
+        let bar = Mutex::new((context.progress("convert"), "bytes"));
+        let show = |done, total| bar.lock().unwrap_or_else(PoisonError::into_inner).0.show(done, total);
+        let measured = |done, total| {
+            let mut bar = bar.lock().unwrap_or_else(PoisonError::into_inner);
+            if bar.1 == "bytes" {
+                *bar = (context.progress_in("measure", "tokens"), "tokens");
+            }
+            bar.0.show(done, total);
+        };
+        let report = conversion.run_measured(&Watch { stop: context.heed_stop(), progress: &show }, &measured)?;
+        drop(bar);
         context.print(&report, |out| tell(out, &report))
     }
 }
@@ -117,6 +132,11 @@ fn tell(out: &mut dyn std::io::Write, r: &Report) -> std::io::Result<()> {
     writeln!(out, "{seconds:.2} s ({}/s) and {sync:.2} s for the disk, {peak} of memory", size::show(rate as u64))?;
     if r.repacked > 0 {
         writeln!(out, "{} tensors repacked exactly", r.repacked)?;
+    }
+    if let Some(q) = &r.quality {
+        let (mean, p99) = (q.mean_kld.unwrap_or(0.0), q.p99_kld.unwrap_or(0.0));
+        let same = 100.0 * q.top1_agreement.unwrap_or(0.0);
+        writeln!(out, "KL from the source: mean {mean:.6}, 99 of 100 tokens at most {p99:.6}, same first {same:.2} %")?;
     }
     match &r.worst_tensor {
         Some(name) => {

@@ -41,6 +41,7 @@ commands! {
     logits Logits;
     tokenize Tokenize;
     detokenize Detokenize;
+    eval Eval;
     routes Routes;
     explain Explain;
     survey Survey;

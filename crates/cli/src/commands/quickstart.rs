@@ -37,14 +37,14 @@ impl Quickstart {
         };
         let tour = quickstart(&self.out, &options, &watch, &show)?;
         let failed: Vec<&str> = tour.steps.iter().filter(|s| !s.ok).map(|s| s.name.as_str()).collect();
-        context.print(&tour, |out| match failed.is_empty() {
-            true => writeln!(out, "\nAll of it is in {}. Try: windlass inspect {0}/tiny-q4_k_m.gguf", tour.folder.display()),
-            false => Ok(()),
-        })?;
-        match failed.first() {
+        let verdict = match failed.first() {
             None => Ok(()),
             Some(name) => Err(Error::new(Code::Failed, format!("this step did not hold: {name}"))),
-        }
+        };
+        context.judge(&tour, verdict, |out| match failed.is_empty() {
+            true => writeln!(out, "\nAll of it is in {}. Try: windlass inspect {0}/tiny-q4_k_m.gguf", tour.folder.display()),
+            false => Ok(()),
+        })
     }
 }
 

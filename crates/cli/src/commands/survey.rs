@@ -25,7 +25,11 @@ impl Survey {
         let op = self.op.as_deref().map(ops::op).transpose()?.map(|op| op.name);
         let options = Options { quick: self.quick, provider, op };
         let report = context.compute(None, |cx| survey(cx, &options))??;
-        context.print(&report, |out| {
+        let verdict = match report.summary.wrong + report.summary.error {
+            0 => Ok(()),
+            bad => Err(Error::new(Code::Gate, format!("{bad} cases of the survey did not pass"))),
+        };
+        context.judge(&report, verdict, |out| {
             for case in report.cases.iter().filter(|case| matches!(case.status, Status::Wrong | Status::Error)) {
                 let (status, why) = (format!("{:?}", case.status).to_lowercase(), case.message.as_deref().unwrap_or(""));
                 writeln!(out, "{status:6} {} {} {} {:?}: {why}", case.op, case.provider, case.dtype, case.profile)?;
@@ -33,10 +37,6 @@ impl Survey {
             let s = &report.summary;
             writeln!(out, "{} passed, {} wrong, {} failed, {} unsupported", s.pass, s.wrong, s.error, s.unsupported)?;
             writeln!(out, "{} ops have no kernel but the reference", s.reference_only)
-        })?;
-        match report.summary.wrong + report.summary.error {
-            0 => Ok(()),
-            bad => Err(Error::new(Code::Gate, format!("{bad} cases of the survey did not pass"))),
-        }
+        })
     }
 }

@@ -13,6 +13,7 @@ mod journal;
 mod names;
 mod output;
 mod place;
+mod quality;
 mod shifted;
 mod tally;
 
@@ -37,9 +38,11 @@ use blocks::{Blocks, Piece};
 use journal::Journal;
 use names::Output;
 use output::Partial;
+use quality::Gate;
 
 pub use belongings::side_files;
 pub use output::write_layout;
+pub use quality::{Quality, WINDOWS};
 
 /// What to convert, and how.
 #[derive(Clone, Debug)]
@@ -59,6 +62,8 @@ pub struct Options {
     pub config_from: Option<PathBuf>,
     /// Largest relative error of any tensor.
     pub max_error: Option<f64>,
+    /// How to measure what was written.
+    pub quality: Quality,
     pub resume: bool,
     pub overwrite: bool,
     /// Total resident memory, in bytes.
@@ -78,6 +83,7 @@ impl Default for Options {
             part_size: None,
             config_from: None,
             max_error: None,
+            quality: Quality::default(),
             resume: false,
             overwrite: false,
             memory_limit: 512 << 20,
@@ -141,6 +147,8 @@ pub struct Report {
     pub max_relative_error: f64,
     /// Its name.
     pub worst_tensor: Option<String>,
+    /// How far the target is from its source on a text, where that was measured.
+    pub quality: Option<crate::eval::Report>,
     pub schemes: BTreeMap<String, usize>,
     pub warnings: Vec<String>,
 }
@@ -161,6 +169,7 @@ pub struct Conversion {
     layout: Layout,
     options: Options,
     threads: usize,
+    gate: Option<Gate>,
     warnings: Vec<String>,
     start: Instant,
 }
@@ -177,6 +186,8 @@ impl Conversion {
         }
         let model = Model::open_with_config(source, options.config_from.as_deref(), &options.limits)?;
         let container = choose_container(target, &options)?;
+        let bare = container.convention() != Convention::Gguf && is_bare(target);
+        let gate = Gate::prepare(&model, target, bare, &options)?;
         let imatrix = options.imatrix.as_deref().map(|path| read_imatrix(path, &options.limits)).transpose()?;
         let mut warnings = Vec::new();
         let (outputs, elements, mut belongings) = match adapter::carry(&model, container, target, &options)? {
@@ -218,7 +229,7 @@ impl Conversion {
         let pieces = pieces(&model, outputs, elements, &layout, imatrix.as_ref(), exact)?;
         let threads = affordable_threads(&model, &pieces, &options);
         let target = place::behind_links(target);
-        Ok(Conversion { model, target, container, pieces, layout, options, threads, warnings, start })
+        Ok(Conversion { model, target, container, pieces, layout, options, threads, gate, warnings, start })
     }
 
     /// What it will do.
@@ -252,6 +263,11 @@ impl Conversion {
 
     /// Does it. The target appears when all of it is written.
     pub fn run(self, watch: &Watch) -> Result<Report> {
+        self.run_measured(watch, &|_, _| ())
+    }
+
+    /// As [`Conversion::run`]; `measured` is told of tokens done and in all while the quality is measured.
+    pub fn run_measured(self, watch: &Watch, measured: &dyn Fn(u64, u64)) -> Result<Report> {
         place::check(&self.target, &self.model.source, &self.layout, self.options.overwrite)?;
         if let Some(error) = self.memory_shortage() {
             return Err(error);
@@ -274,11 +290,21 @@ impl Conversion {
         let result =
             blocks.tally(&options).and_then(|()| pipeline::run(&blocks, &options)).and_then(|_| self.gate(&blocks));
         let outcomes = blocks.outcomes();
+        let seconds = self.start.elapsed().as_secs_f64();
+        // Of the conversion: measuring maps both models.
+        let peak = system::peak_memory().unwrap_or(0);
+        let result = result.and_then(|()| match &self.gate {
+            Some(gate) => {
+                partial.seal()?;
+                gate.ask(&self.model, &partial.model(), &self.options, watch.stop, measured).map(Some)
+            }
+            None => Ok(None),
+        });
         match result {
-            Ok(()) => {
-                let seconds = self.start.elapsed().as_secs_f64();
+            Ok(quality) => {
                 let sync_seconds = partial.publish(|| journal.remove())?.as_secs_f64();
-                Ok(self.report(&outcomes, seconds, sync_seconds))
+                let report = self.report(&outcomes, seconds, sync_seconds);
+                Ok(Report { quality, peak_memory_bytes: peak, ..report })
             }
             Err(error) if error.resumable => Err(error.help("run the same command with --resume to go on")),
             Err(error) => {
@@ -325,6 +351,7 @@ impl Conversion {
             requantized: outcomes.iter().filter(|o| o.requantized).count(),
             max_relative_error: worst.map_or(0.0, |w| w.1),
             worst_tensor: worst.map(|w| w.0.to_string()),
+            quality: None,
             schemes: self.schemes(),
             warnings: self.warnings.clone(),
         }
@@ -465,6 +492,13 @@ fn elements(
     Ok((elements, recipe.file_type()))
 }
 
+/// Whether a target's name is that of a file that holds tensors and nothing else.
+fn is_bare(target: &Path) -> bool {
+    const SINGLE: [&str; 5] = ["safetensors", "bin", "pt", "pth", "npz"];
+    let extension = target.extension().map(|e| e.to_string_lossy().to_lowercase());
+    extension.is_some_and(|e| SINGLE.contains(&e.as_str()))
+}
+
 fn belongings(
     model: &Model,
     outputs: &[Output],
@@ -475,9 +509,6 @@ fn belongings(
 ) -> Result<Belongings> {
     let identity = model.identity.as_ref().ok();
     let files = model.side_files(limits)?;
-    const SINGLE: [&str; 5] = ["safetensors", "bin", "pt", "pth", "npz"];
-    let extension = target.extension().map(|e| e.to_string_lossy().to_lowercase());
-    let bare = extension.is_some_and(|e| SINGLE.contains(&e.as_str()));
     if container.convention() == Convention::Gguf {
         let embedding = outputs.iter().find(|o| o.gguf_name == "token_embd.weight");
         let vocabulary = embedding.and_then(|o| o.shape.first()).copied().unwrap_or(0);
@@ -489,7 +520,7 @@ fn belongings(
         return Ok(all);
     }
     let mut all = belongings::for_folder(&model.source, files, identity, container.convention(), limits)?;
-    if bare {
+    if is_bare(target) {
         all.files.clear();
     }
     Ok(all)

@@ -99,9 +99,8 @@ impl Partial {
         Ok(this)
     }
 
-    /// Waits until the disk has everything, calls `synced`, then gives the target its name. Returns the time of that.
-    pub fn publish(self, synced: impl FnOnce()) -> Result<Duration> {
-        let start = Instant::now();
+    /// Writes what makes the parts a model, so that it can be opened where it is: [`Partial::model`].
+    pub fn seal(&self) -> Result<()> {
         for (i, ((_, path), file)) in self.parts.iter().zip(&self.files).enumerate() {
             let fixed = self.constants[i].iter().map(|(offset, bytes)| (*offset, bytes));
             for (offset, bytes) in fixed.chain([(0, &self.heads[i])]) {
@@ -112,6 +111,23 @@ impl Partial {
                 let mut places = checksum.places.iter();
                 places.try_for_each(|place| write_all_at(file, &crc, *place)).map_err(|e| Error::io(path, e))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Where the model is until it is published: the file, the folder, or the first of several files.
+    pub fn model(&self) -> PathBuf {
+        match self.parts.first() {
+            Some((_, path)) if !self.folder => path.clone(),
+            _ => self.partial.clone(),
+        }
+    }
+
+    /// Waits until the disk has everything, calls `synced`, then gives the target its name. Returns the time of that.
+    pub fn publish(self, synced: impl FnOnce()) -> Result<Duration> {
+        let start = Instant::now();
+        self.seal()?;
+        for ((_, path), file) in self.parts.iter().zip(&self.files) {
             file.sync_all().map_err(|e| Error::io(path, e))?;
         }
         synced();

@@ -63,6 +63,8 @@ pub fn quickstart(folder: &Path, options: &Options, watch: &Watch, show: &dyn Fn
     }
     std::fs::write(&marker, "The models beside this file are replaced by the next `windlass quickstart`.\n")
         .map_err(|e| Error::io(&marker, e))?;
+    let text = folder.join("text.txt");
+    std::fs::write(&text, model::CORPUS).map_err(|e| Error::io(&text, e))?;
     let mut tour = Tour { folder: folder.into(), steps: Vec::new() };
     let mut add = |step: Step| {
         show(&step);

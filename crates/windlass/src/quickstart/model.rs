@@ -11,7 +11,8 @@ use windlass_tensor::{DType, Metadata};
 use crate::convert::write_layout;
 use crate::{Code, Error, Result};
 
-const CORPUS: &str = include_str!("corpus.txt");
+/// The page that the tokenizer is trained on.
+pub(super) const CORPUS: &str = include_str!("corpus.txt");
 const SPECIAL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 const TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 

@@ -1,0 +1,238 @@
+//! How well a model predicts a text, and how far it is from another.
+
+use std::sync::{Mutex, PoisonError};
+
+use windlass_ops::Context;
+use windlass_tensor::{DType, TypedTensor};
+
+use crate::{Cache, Decoder, Error, Wanted};
+
+/// Bytes of logits that are looked at together, of each model.
+const LOGITS: usize = 64 << 20;
+
+/// Scores windows of a text: the logits of a part of one window are the most that is held.
+///
+/// Each window starts from nothing. Tokens of its first half are read, and those of its second half are scored: every
+/// token is predicted from at least half a window, as llama.cpp's `perplexity` does it.
+pub struct Evaluation<'a> {
+    model: (&'a Decoder, Cache),
+    base: Option<(&'a Decoder, Cache)>,
+    window: usize,
+    scores: Scores,
+}
+
+/// What was found on the tokens that were scored.
+#[derive(Clone, Debug, Default)]
+pub struct Scores {
+    /// Tokens that were scored.
+    pub tokens: usize,
+    /// Sum of minus the logarithms of the probabilities that the model gave to them.
+    pub loss: f64,
+    loss_squares: f64,
+    /// The same of the model that it is compared with.
+    pub base_loss: f64,
+    /// Kullback-Leibler divergence of each token's distribution from that of the other model, in nats.
+    divergences: Vec<f64>,
+    /// Tokens for which both take the same one for the likeliest.
+    same_top: usize,
+}
+
+/// One position.
+#[derive(Clone, Copy)]
+struct Position {
+    loss: f64,
+    base: Option<(f64, f64, bool)>,
+}
+
+impl<'a> Evaluation<'a> {
+    /// Scores `model` in windows of `window` tokens, and against `base` if there is one; keys and values are remembered
+    /// as `cache`. The two need the same vocabulary, and a window at least two tokens.
+    pub fn new(model: &'a Decoder, base: Option<&'a Decoder>, window: usize, cache: DType) -> Result<Self, Error> {
+        if window < 2 {
+            return Err(Error::Context { tokens: 2, context: window });
+        }
+        if let Some(base) = base.filter(|base| base.hyper().vocab() != model.hyper().vocab()) {
+            let (found, expected) = (model.hyper().vocab(), base.hyper().vocab());
+            return Err(Error::Vocabulary { found, expected });
+        }
+        let with_cache = |decoder: &'a Decoder| Ok::<_, Error>((decoder, decoder.cache(window, cache)?));
+        let base = base.map(with_cache).transpose()?;
+        Ok(Self { model: with_cache(model)?, base, window, scores: Scores::default() })
+    }
+
+    /// Scores one window, which has as many tokens as was said. `each` is told how many of them were read since the last
+    /// call, and says whether to go on; the scores of a window that was left are in.
+    pub fn window(&mut self, cx: &Context, tokens: &[u32], each: &mut dyn FnMut(usize) -> bool) -> Result<bool, Error> {
+        if tokens.len() != self.window {
+            return Err(Error::Context { tokens: tokens.len(), context: self.window });
+        }
+        let first = self.window / 2;
+        for (decoder, cache) in std::iter::once(&mut self.model).chain(&mut self.base) {
+            cache.truncate(0);
+            decoder.forward(cx, &tokens[..first], cache, Wanted::None)?;
+        }
+        if !each(first) {
+            return Ok(false);
+        }
+        let vocabulary = self.model.0.hyper().vocab();
+        let at_once = (LOGITS / (4 * vocabulary.max(1))).max(1);
+        // The last token predicts what is not in the window.
+        let positions: Vec<usize> = (first..tokens.len() - 1).collect();
+        for part in positions.chunks(at_once) {
+            let (from, to) = (part[0], part[0] + part.len());
+            let logits = logits_of(cx, &mut self.model, &tokens[from..to])?;
+            let base = self.base.as_mut().map(|base| logits_of(cx, base, &tokens[from..to])).transpose()?;
+            let found = positions_of(cx, &logits, base.as_deref(), &tokens[from + 1..=to], vocabulary);
+            found.into_iter().for_each(|position| self.scores.add(position));
+            if !each(part.len()) {
+                return Ok(false);
+            }
+        }
+        each(1);
+        Ok(true)
+    }
+
+    /// What was found so far.
+    pub fn scores(&self) -> &Scores {
+        &self.scores
+    }
+}
+
+fn logits_of(cx: &Context, model: &mut (&Decoder, Cache), tokens: &[u32]) -> Result<Vec<f32>, Error> {
+    let missing = Error::Context { tokens: 0, context: model.1.context() };
+    let logits = model.0.forward(cx, tokens, &mut model.1, Wanted::All)?.ok_or(missing)?;
+    Ok(TypedTensor::<f32>::new(logits)?.to_vec()?)
+}
+
+/// Scores rows of logits, each against the token that came next.
+fn positions_of(cx: &Context, logits: &[f32], base: Option<&[f32]>, next: &[u32], vocabulary: usize) -> Vec<Position> {
+    let rows = Mutex::new(vec![Position { loss: 0.0, base: None }; next.len()]);
+    cx.session().balance(next.len(), 1, &|range| {
+        for row in range {
+            let at = row * vocabulary..(row + 1) * vocabulary;
+            let base = base.map(|base| &base[at.clone()]);
+            let position = position(&logits[at], base, next[row] as usize);
+            rows.lock().unwrap_or_else(PoisonError::into_inner)[row] = position;
+        }
+    });
+    rows.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn position(logits: &[f32], base: Option<&[f32]>, next: usize) -> Position {
+    let (norm, top) = normaliser(logits);
+    let loss = |logits: &[f32], norm: f64| norm - f64::from(logits[next]);
+    let base = base.map(|base| {
+        let (base_norm, base_top) = normaliser(base);
+        let mut divergence = 0.0;
+        for (own, other) in logits.iter().zip(base) {
+            let (own, other) = (f64::from(*own) - norm, f64::from(*other) - base_norm);
+            // What is this unlikely adds nothing that a sum in double precision keeps.
+            if other > -50.0 {
+                divergence += other.exp() * (other - own);
+            }
+        }
+        (loss(base, base_norm), divergence, top == base_top)
+    });
+    Position { loss: loss(logits, norm), base }
+}
+
+/// The logarithm of the sum of the exponentials, and the place of the largest.
+fn normaliser(logits: &[f32]) -> (f64, usize) {
+    let (mut top, mut largest) = (0, f32::NEG_INFINITY);
+    for (place, value) in logits.iter().enumerate() {
+        if *value > largest {
+            (top, largest) = (place, *value);
+        }
+    }
+    let sum: f64 = logits.iter().map(|value| f64::from((value - largest).exp())).sum();
+    (sum.ln() + f64::from(largest), top)
+}
+
+impl Scores {
+    fn add(&mut self, position: Position) {
+        self.tokens += 1;
+        self.loss += position.loss;
+        self.loss_squares += position.loss * position.loss;
+        if let Some((loss, divergence, same)) = position.base {
+            self.base_loss += loss;
+            self.divergences.push(divergence);
+            self.same_top += usize::from(same);
+        }
+    }
+
+    /// The exponential of the mean loss.
+    pub fn perplexity(&self) -> f64 {
+        (self.loss / self.tokens as f64).exp()
+    }
+
+    /// The perplexity of the model that it is compared with.
+    pub fn base_perplexity(&self) -> Option<f64> {
+        (!self.divergences.is_empty()).then(|| (self.base_loss / self.tokens as f64).exp())
+    }
+
+    /// Standard error of the perplexity, taking tokens for independent.
+    pub fn perplexity_error(&self) -> f64 {
+        let count = self.tokens as f64;
+        let mean = self.loss / count;
+        let variance = (self.loss_squares / count - mean * mean).max(0.0);
+        (variance / (count - 1.0).max(1.0)).sqrt() * self.perplexity()
+    }
+
+    /// Mean divergence in nats.
+    pub fn mean_divergence(&self) -> Option<f64> {
+        let count = self.divergences.len();
+        (count > 0).then(|| self.divergences.iter().sum::<f64>() / count as f64)
+    }
+
+    /// The divergence that `share` of the tokens do not exceed, interpolated between its neighbours.
+    pub fn divergence_at(&self, share: f64) -> Option<f64> {
+        let mut sorted = self.divergences.clone();
+        sorted.sort_by(f64::total_cmp);
+        let place = share * sorted.len().checked_sub(1)? as f64;
+        let low = *sorted.get(place as usize)?;
+        let high = sorted.get(place as usize + 1).copied().unwrap_or(low);
+        Some(low + (high - low) * place.fract())
+    }
+
+    /// Share of the tokens for which both take the same one for the likeliest.
+    pub fn agreement(&self) -> Option<f64> {
+        let count = self.divergences.len();
+        (count > 0).then(|| self.same_top as f64 / count as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against sums written out for three entries.
+    #[test]
+    fn a_position_is_scored_as_the_definitions_say() {
+        let (own, base) = ([1.0f32, 2.0, 0.5], [1.5f32, 1.0, 0.0]);
+        let share = |values: [f32; 3], i: usize| {
+            let sum: f64 = values.iter().map(|v| f64::from(*v).exp()).sum();
+            f64::from(values[i]).exp() / sum
+        };
+        let found = position(&own, Some(&base), 2);
+        assert!((found.loss + share(own, 2).ln()).abs() < 1e-7);
+        let (base_loss, divergence, same) = found.base.unwrap();
+        assert!((base_loss + share(base, 2).ln()).abs() < 1e-7 && !same);
+        let expected: f64 = (0..3).map(|i| share(base, i) * (share(base, i) / share(own, i)).ln()).sum();
+        assert!((divergence - expected).abs() < 1e-7, "{divergence} {expected}");
+    }
+
+    #[test]
+    fn equal_rows_have_no_divergence() {
+        let row: Vec<f32> = (0..1000).map(|i| (i as f32 * 0.37).sin() * 20.0).collect();
+        let (_, divergence, same) = position(&row, Some(&row), 3).base.unwrap();
+        assert!(divergence == 0.0 && same);
+    }
+
+    #[test]
+    fn shares_are_interpolated() {
+        let scores = Scores { divergences: vec![3.0, 1.0, 2.0, 0.0], ..Scores::default() };
+        assert_eq!(scores.divergence_at(0.5), Some(1.5));
+        assert_eq!(scores.divergence_at(1.0), Some(3.0));
+        assert_eq!(Scores::default().divergence_at(0.5), None);
+    }
+}
