@@ -3,7 +3,7 @@
 use windlass_tensor::{DType, Tensor};
 
 use crate::op::Inquiry;
-use crate::{Attributes, Context, Error, Op};
+use crate::{Attributes, Context, Error, Op, library};
 
 /// The gradient of an op, made of calls of ops.
 #[derive(Clone, Copy)]
@@ -14,7 +14,17 @@ pub enum Gradient {
     Refused(&'static str),
     /// `reads` says what of a call the rule needs for the gradient of one input; the rest may be forgotten meanwhile.
     /// `rule` gives a gradient, of its input's shape, for each input that is wanted; `None` means zeros.
-    Rule { reads: fn(input: usize) -> Reads, rule: fn(&Backward) -> Result<Vec<Option<Tensor>>, Error> },
+    Rule { reads: fn(&Op, input: usize) -> Reads, rule: fn(&Backward) -> Result<Vec<Option<Tensor>>, Error> },
+}
+
+impl Gradient {
+    /// A rule that reads the same for every input.
+    pub const fn rule(
+        reads: fn(&Op, usize) -> Reads,
+        rule: fn(&Backward) -> Result<Vec<Option<Tensor>>, Error>,
+    ) -> Self {
+        Self::Rule { reads, rule }
+    }
 }
 
 /// What of a call is read again: bit `i` stands for input or output `i`. Inputs from 63 on share the last bit.
@@ -160,6 +170,38 @@ impl<'a> Backward<'a> {
             _ => self.fail("nothing flows back into its first output"),
         }
     }
+
+    /// The gradient of the only input that can have one, as rules give it.
+    pub fn only(&self, gradient: Tensor) -> Result<Vec<Option<Tensor>>, Error> {
+        let mut all = vec![None; self.inputs.len()];
+        if let Some(first) = all.first_mut() {
+            *first = Some(gradient);
+        }
+        Ok(all)
+    }
+
+    /// `gradient`, summed where input `index` was stretched.
+    pub fn unstretched(&self, gradient: Tensor, index: usize) -> Result<Tensor, Error> {
+        unstretch(self.cx, gradient, self.shape(index))
+    }
+}
+
+/// The sum of what is stretched, so that it has `shape` again.
+pub fn unstretch(cx: &Context, stretched: Tensor, shape: &[usize]) -> Result<Tensor, Error> {
+    let long = stretched.shape().dims();
+    if long == shape {
+        return Ok(stretched);
+    }
+    let more = long.len().saturating_sub(shape.len());
+    let dims: Vec<i64> = (0..long.len())
+        .filter(|i| *i < more || (shape.get(i - more) == Some(&1) && long.get(*i) != Some(&1)))
+        .map(|i| i as i64)
+        .collect();
+    let summed = match dims.is_empty() {
+        true => stretched,
+        false => cx.one(&library::SUM, &[&stretched], &Attributes::new().ints("dim", &dims))?,
+    };
+    Ok(summed.reshape(shape.to_vec())?)
 }
 
 #[cfg(test)]

@@ -33,4 +33,4 @@ pub use gradient::{Backward, Gradient, Reads, Saved};
 pub use op::{Input, Inquiry, Op, OutputSpec, Tolerance};
 pub use provider::{Kernel, Provider, Reference, provider, provider_name, providers, register_provider};
 pub use receipt::{Receipt, Recorder};
-pub use registry::{op, ops};
+pub use registry::{all_ops, op, ops};

@@ -29,7 +29,7 @@ pub(super) fn serves(op: &str) -> bool {
     }
     fn fast(f: Unary) -> bool {
         use Unary::*;
-        matches!(f, Neg | Abs | Floor | Ceil | Trunc | Round | Sqrt | Exp | Tanh | Erf)
+        matches!(f, Neg | Abs | Floor | Ceil | Trunc | Round | Sqrt | Exp | Tanh | Erf | Sigmoid)
     }
     row(op).is_some_and(|row| all(&row.expr))
 }
@@ -86,7 +86,7 @@ fn strips<X: AsRef<[f32]>>(
     let mut at = range.start;
     while at < range.end {
         let mut count = STRIP.min(range.end - at);
-        let mut strips: [&[f32]; 3] = [&[]; 3];
+        let mut strips: [&[f32]; 4] = [&[]; 4];
         for (strip, input) in strips.iter_mut().zip(inputs) {
             let input = input.as_ref();
             // A row that repeats begins anew.
@@ -114,7 +114,7 @@ impl Scratch<'_> {
         self.free.pop().unwrap_or_else(|| vec![0.0; STRIP])
     }
 
-    fn evaluate(&mut self, expr: &Expr, inputs: &[&[f32]; 3], out: &mut [f32]) {
+    fn evaluate(&mut self, expr: &Expr, inputs: &[&[f32]; 4], out: &mut [f32]) {
         match expr {
             Expr::Input(i) => out.copy_from_slice(inputs[usize::from(*i)]),
             Expr::Parameter(i) => out.fill(self.parameters[usize::from(*i)]),
@@ -185,6 +185,7 @@ fn one<const FMA: bool>(f: Unary, out: &mut [f32]) {
         Unary::Exp => each!(x => math::exp::<FMA>(x)),
         Unary::Tanh => each!(x => math::tanh::<FMA>(x)),
         Unary::Erf => each!(x => math::erf::<FMA>(x)),
+        Unary::Sigmoid => each!(x => 1.0 / (1.0 + math::exp::<FMA>(-x))),
         // `serves` admits no other.
         _ => each!(x => f.evaluate(f64::from(x)) as f32),
     }

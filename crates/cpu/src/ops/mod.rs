@@ -23,7 +23,7 @@ pub fn register() {
         cache::KERNEL,
         embedding::KERNEL,
     ];
-    let elementwise = table::ops().iter().filter(|op| elementwise::serves(op.name));
+    let elementwise = table::all().filter(|op| elementwise::serves(op.name));
     kernels.extend(elementwise.map(|op| Kernel {
         op: op.name,
         supports: elementwise::supports,

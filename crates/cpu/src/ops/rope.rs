@@ -20,14 +20,17 @@ fn run(args: &mut Args) -> Result<(), Error> {
     let (x, frequencies, q) = (args.f32s(0)?, args.f32s(1)?, args.inquiry());
     let (dim, start) = (q.int("head_dim")?, q.int("start")?);
     let (factor, interleaved) = (q.float("factor")?, q.bool("interleaved")?);
+    let sign = if q.bool("inverse")? { -1.0 } else { 1.0 };
+    let positions = if args.inputs.len() > 2 { Some(args.ints(2)?) } else { None };
     let (columns, session) = (args.inputs[0].shape().columns().max(1), args.session);
     let (level, y) = (level(), Span::of(args.output(0)?));
     session.split(x.len() / columns, GRAIN.div_ceil(columns), &|tokens| {
         let mut turns = vec![0.0; 2 * frequencies.len()];
         for token in tokens {
             let (cos, sin) = turns.split_at_mut(frequencies.len());
+            let position = positions.as_ref().map_or((start + token) as f64, |p| p[token] as f64);
             for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(&*frequencies) {
-                let (s, c) = ((start + token) as f64 * f64::from(*frequency)).sin_cos();
+                let (s, c) = (sign * position * f64::from(*frequency)).sin_cos();
                 (*cos, *sin) = ((c * factor) as f32, (s * factor) as f32);
             }
             let values = token * columns..(token + 1) * columns;

@@ -51,6 +51,7 @@ fn unary(f: Unary, p: &'static Expr, e: &'static Expr) -> Expr {
         Unary::Asinh => over(ONE, one(Unary::Sqrt, plus(square(p), ONE))),
         Unary::Acosh => over(ONE, one(Unary::Sqrt, minus(square(p), ONE))),
         Unary::Atanh => over(ONE, minus(ONE, square(p))),
+        Unary::Sigmoid => times(e, minus(ONE, e)),
         // 2 / sqrt(pi) * exp(-p^2).
         Unary::Erf => {
             times(Expr::Constant(std::f32::consts::FRAC_2_SQRT_PI), one(Unary::Exp, one(Unary::Neg, square(p))))

@@ -1,9 +1,9 @@
 //! Scalar expressions: small constant trees that every provider reads, each in its own way.
 
-/// An expression of up to three inputs and a few parameters.
+/// An expression of up to four inputs and a few parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Expr {
-    /// Input `0`, `1` or `2`.
+    /// Input `0` to `3`.
     Input(u8),
     /// A number that the call gives: an attribute, by its place in the row.
     Parameter(u8),
@@ -44,6 +44,8 @@ pub enum Unary {
     Acosh,
     Atanh,
     Erf,
+    /// 1 / (1 + exp(-x)).
+    Sigmoid,
 }
 
 /// Functions of two numbers. Comparisons give 1 or 0.
@@ -149,6 +151,7 @@ impl Unary {
             Unary::Acosh => x.acosh(),
             Unary::Atanh => x.atanh(),
             Unary::Erf => libm::erf(x),
+            Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         }
     }
 }

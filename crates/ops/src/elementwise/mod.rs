@@ -5,12 +5,13 @@ use std::sync::OnceLock;
 
 use windlass_tensor::{DType, Tensor};
 
-use crate::args::f32s;
+use crate::args::numbers;
 use crate::attributes::{Attribute, Value};
 use crate::op::{Input, Inquiry, Op, OutputSpec, Tolerance};
 use crate::survey::{Fill, Profile, Sample};
 use crate::{Args, Error, Gradient};
 
+mod backward;
 mod derivative;
 mod expr;
 mod table;
@@ -24,7 +25,7 @@ pub struct Row {
     pub name: &'static str,
     /// The formula.
     pub about: &'static str,
-    /// One to three; they are stretched to a common shape.
+    /// One to four; they are stretched to a common shape.
     pub inputs: usize,
     /// Attributes with their defaults.
     pub parameters: &'static [(&'static str, f64)],
@@ -44,13 +45,27 @@ pub enum Gives {
 /// Every elementwise op, in the order of the table.
 pub fn ops() -> &'static [Op] {
     static OPS: OnceLock<Vec<Op>> = OnceLock::new();
-    OPS.get_or_init(|| table::ROWS.iter().map(op).collect())
+    OPS.get_or_init(|| table::ROWS.iter().map(|row| op(row, backward::gradient(row), Tolerance::ELEMENTWISE)).collect())
+}
+
+/// The ops that gradients of elementwise ops flow through.
+pub fn gradients() -> &'static [Op] {
+    static OPS: OnceLock<Vec<Op>> = OnceLock::new();
+    OPS.get_or_init(|| backward::rows().map(|row| op(row, backward::REFUSED, backward::TOLERANCE)).collect())
+}
+
+/// The elementwise ops and those of their gradients.
+pub fn all() -> impl Iterator<Item = &'static Op> {
+    ops().iter().chain(gradients())
 }
 
 /// The row of an op, if it is elementwise.
 pub fn row(op: &str) -> Option<&'static Row> {
     static BY_NAME: OnceLock<HashMap<&'static str, &'static Row>> = OnceLock::new();
-    BY_NAME.get_or_init(|| table::ROWS.iter().map(|row| (row.name, row)).collect()).get(op).copied()
+    BY_NAME
+        .get_or_init(|| table::ROWS.iter().chain(backward::rows()).map(|row| (row.name, row)).collect())
+        .get(op)
+        .copied()
 }
 
 /// The parameters of a call.
@@ -74,8 +89,8 @@ pub fn common_shape(shapes: &[&[usize]]) -> Option<Vec<usize>> {
     Some(common)
 }
 
-fn op(row: &'static Row) -> Op {
-    const INPUTS: [Input; 3] = [Input::new("x"), Input::new("y"), Input::new("z")];
+fn op(row: &'static Row, gradient: Gradient, tolerance: Tolerance) -> Op {
+    const INPUTS: [Input; 4] = [Input::new("x"), Input::new("y"), Input::new("z"), Input::new("w")];
     let attributes =
         row.parameters.iter().map(|(name, default)| Attribute { name, default: Some(Value::Float(*default)) });
     Op {
@@ -85,8 +100,8 @@ fn op(row: &'static Row) -> Op {
         attributes: Box::leak(attributes.collect::<Vec<_>>().into_boxed_slice()),
         outputs,
         reference,
-        gradient: Gradient::Stops,
-        tolerance: Tolerance::ELEMENTWISE,
+        gradient,
+        tolerance,
         profiles,
     }
 }
@@ -97,7 +112,7 @@ fn profiles(op: &Op) -> Vec<Profile> {
         (0..op.inputs.len()).fold(Profile::new(name), |profile, i| {
             // The condition of `where`.
             let sample = make(i);
-            profile.with(if op.name == "where" && i == 0 { sample.fill(Fill::Below(2)) } else { sample })
+            profile.with(if op.name.starts_with("where") && i == 0 { sample.fill(Fill::Below(2)) } else { sample })
         })
     };
     let mut profiles = vec![
@@ -123,7 +138,7 @@ fn outputs(inquiry: &Inquiry) -> Result<Vec<OutputSpec>, Error> {
     };
     let gives = row(inquiry.op.name).map_or(Gives::Same, |row| row.gives);
     // The condition of `where` has a type of its own.
-    let values = if inquiry.op.name == "where" { &inquiry.inputs[1..] } else { inquiry.inputs };
+    let values = if inquiry.op.name.starts_with("where") { &inquiry.inputs[1..] } else { inquiry.inputs };
     let mut dtype = values.first().and_then(|t| t.element().dtype()).unwrap_or(DType::F32);
     for other in values.iter().filter_map(|t| t.element().dtype()) {
         dtype = match (dtype, other) {
@@ -142,11 +157,11 @@ fn reference(args: &mut Args) -> Result<(), Error> {
     let parameters = parameters(row, &args.inquiry())?;
     let stretched =
         args.inputs.iter().map(|t| Ok(t.broadcast_to(shape.clone())?)).collect::<Result<Vec<Tensor>, Error>>()?;
-    let inputs = stretched.iter().map(|t| f32s(args.op, t)).collect::<Result<Vec<_>, Error>>()?;
+    let inputs = stretched.iter().map(|t| numbers(args.op, t)).collect::<Result<Vec<_>, Error>>()?;
     let value = |i: usize| {
-        let x = [0, 1, 2].map(|k| inputs.get(k).map_or(0.0, |input| f64::from(input[i])));
-        row.expr.evaluate(&x, &parameters) as f32
+        let x = [0, 1, 2, 3].map(|k| inputs.get(k).map_or(0.0, |input| input[i]));
+        row.expr.evaluate(&x, &parameters)
     };
-    let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
-    args.write(0, &values)
+    let values: Vec<f64> = (0..shape.iter().product()).map(value).collect();
+    args.write_numbers(0, &values)
 }

@@ -50,11 +50,11 @@ pub static ROWS: &[Row] = &[
     one("acosh", "the inverse hyperbolic cosine", expr!((Acosh x))),
     one("atanh", "the inverse hyperbolic tangent", expr!((Atanh x))),
     one("erf", "the error function", expr!((Erf x))),
-    one("sigmoid", "1 / (1 + exp(-x))", expr!((Div 1.0 (Add 1.0 (Exp (Neg x)))))),
+    one("sigmoid", "1 / (1 + exp(-x))", expr!((Sigmoid x))),
     one("log_sigmoid", "log(sigmoid(x))", expr!((Sub (Min x 0.0) (Log1p (Exp (Neg (Abs x))))))),
     one("relu", "max(x, 0)", expr!((Max x 0.0))),
     one("relu6", "min(max(x, 0), 6)", expr!((Min (Max x 0.0) 6.0))),
-    one("silu", "x * sigmoid(x)", expr!((Div x (Add 1.0 (Exp (Neg x)))))),
+    one("silu", "x * sigmoid(x)", expr!((Mul x (Sigmoid x)))),
     one("gelu", "x * (1 + erf(x / sqrt(2))) / 2", expr!((Mul (Mul 0.5 x) (Add 1.0 (Erf (Div x (Sqrt 2.0))))))),
     one(
         "gelu_tanh",
@@ -104,7 +104,7 @@ pub static ROWS: &[Row] = &[
     two("atan2", "the angle of (y, x)", expr!((Atan2 x y))),
     two("hypot", "sqrt(x^2 + y^2)", expr!((Sqrt (Add (Mul x x) (Mul y y))))),
     two("squared_difference", "(x - y)^2", expr!((Mul (Sub x y) (Sub x y)))),
-    two("swiglu", "silu(x) * y", expr!((Mul (Div x (Add 1.0 (Exp (Neg x)))) y))),
+    two("swiglu", "silu(x) * y", expr!((Mul (Mul x (Sigmoid x)) y))),
     two("geglu", "gelu(x) * y", expr!((Mul (Mul (Mul 0.5 x) (Add 1.0 (Erf (Div x (Sqrt 2.0))))) y))),
     two(
         "geglu_tanh",

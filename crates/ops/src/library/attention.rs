@@ -23,7 +23,7 @@ pub static ATTENTION: Op = Op {
     ],
     outputs,
     reference,
-    gradient: Gradient::Stops,
+    gradient: Gradient::Refused("a cache has no gradient; `sequence_attention` has one"),
     tolerance: Tolerance { relative: 1e-3, absolute: 1e-4 },
     profiles: |_| {
         let how = |start: usize| Attributes::new().int("start", start).float("scale", 0.25);

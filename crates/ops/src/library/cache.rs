@@ -29,7 +29,7 @@ pub static CACHE_WRITE: Op = Op {
         Ok(vec![OutputSpec::new(dtype, [heads, context, width / heads]).zeroed()])
     },
     reference,
-    gradient: Gradient::Stops,
+    gradient: Gradient::Refused("a cache has no gradient; `sequence_attention` has one"),
     tolerance: Tolerance::EXACT,
     profiles: |_| {
         let how = |to| Attributes::new().int("heads", 2).int("context", 9).int("start", 4).text("to", to);

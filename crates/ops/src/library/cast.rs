@@ -4,7 +4,7 @@ use windlass_tensor::{DType, Tensor};
 
 use crate::op::{Input, OutputSpec};
 use crate::survey::{Profile, Sample};
-use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Reads, Saved, Tolerance};
 
 /// Values in another plain type; packed ones are decoded.
 pub static CAST: Op = Op {
@@ -21,7 +21,13 @@ pub static CAST: Op = Op {
         let values = args.f32s(0)?;
         args.write(0, &values)
     },
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(
+        |_, _| Reads::NOTHING,
+        |b| match b.inputs.first().map(Saved::dtype) {
+            Some(dtype) if dtype.is_float() => b.only(cast(b.cx, b.gradient()?, dtype)?),
+            _ => Ok(vec![None]),
+        },
+    ),
     tolerance: Tolerance::EXACT,
     profiles: |_| {
         let to = |name| Attributes::new().text("to", name);

@@ -5,7 +5,7 @@ use windlass_tensor::DType;
 
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::Profile;
-use crate::{Args, Attribute, Attributes, Error, Gradient, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Error, Gradient, Op, Reads, Tolerance};
 
 /// Values that one call may make.
 const LARGEST: usize = 1 << 40;
@@ -135,15 +135,27 @@ makes! {
             let order = philox(&args.inquiry())?.permutation(count(args));
             fill(args, |i| order[i] as f64)
         }, Profile::new("many").attributes(Attributes::new().int("n", 33));
-    /// Some values left out (Srivastava et al., 2014).
-    DROPOUT "dropout" "x / (1 - p), or 0 with probability p" [Input::new("x")]
-        [Attribute::float("p", 0.5), Attribute::int("seed", 0), Attribute::int("counter", 0)] |q| Ok(vec![q.like(0)?]),
-        |args| {
-            let (p, x) = (args.inquiry().float("p")?, args.numbers(0)?);
-            let dropped = events(args, p, x.len())?;
-            fill(args, |i| if dropped[i] { 0.0 } else { x[i] / (1.0 - p) })
-        }, Profile::new("matrix").normal(&[3, 33]).attributes(Attributes::new().float("p", 0.25));
 }
+
+/// Some values left out (Srivastava et al., 2014).
+pub static DROPOUT: Op = Op {
+    name: "dropout",
+    about: "x / (1 - p), or 0 with probability p",
+    inputs: &[Input::new("x")],
+    attributes: &[Attribute::float("p", 0.5), Attribute::int("seed", 0), Attribute::int("counter", 0)],
+    outputs: |q| Ok(vec![q.like(0)?]),
+    reference: |args| {
+        let (p, x) = (args.inquiry().float("p")?, args.numbers(0)?);
+        let dropped = events(args, p, x.len())?;
+        fill(args, |i| if dropped[i] { 0.0 } else { x[i] / (1.0 - p) })
+    },
+    // The same values are left out of what flows back.
+    gradient: Gradient::rule(|_, _| Reads::NOTHING, |b| b.only(b.cx.one(&DROPOUT, &[b.gradient()?], b.attributes)?)),
+    tolerance: Tolerance::ELEMENTWISE,
+    profiles: |_| {
+        vec![Profile::new("matrix").normal(&[3, 33]).attributes(Attributes::new().float("p", 0.25).int("seed", 7))]
+    },
+};
 
 fn shape(dims: &[i64]) -> Attributes {
     Attributes::new().ints("shape", dims)

@@ -2,15 +2,17 @@
 
 use windlass_tensor::{DType, Tensor};
 
-use crate::args::f32s;
+use super::INDEX_ADD;
+use super::linear::wide;
+use crate::args::numbers;
 use crate::op::{Input, OutputSpec};
 use crate::survey::{Profile, Sample};
-use crate::{Args, Attributes, Context, Error, Gradient, Op, Tolerance};
+use crate::{Args, Attributes, Backward, Context, Error, Gradient, Op, Reads, Tolerance};
 
 /// Rows of a table, by number.
 pub static EMBEDDING: Op = Op {
     name: "embedding",
-    about: "row ids[i] of the table, as f32",
+    about: "row ids[i] of the table, as f32; f64 where the table is",
     inputs: &[Input::packed("table"), Input::new("ids")],
     attributes: &[],
     outputs: |q| {
@@ -18,10 +20,10 @@ pub static EMBEDDING: Op = Op {
         let [_, columns] = table else { return q.fail(format!("the table must be a matrix, not {table:?}")) };
         let mut shape = ids.to_vec();
         shape.push(*columns);
-        Ok(vec![OutputSpec::new(DType::F32, shape)])
+        Ok(vec![OutputSpec::new(wide(q.input(0)?), shape)])
     },
     reference,
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(|_, _| Reads::input(1), backward),
     tolerance: Tolerance::EXACT,
     profiles: |_| {
         vec![
@@ -30,6 +32,16 @@ pub static EMBEDDING: Op = Op {
         ]
     },
 };
+
+/// Every row gets the sum of what flowed back into its copies.
+fn backward(b: &Backward) -> Result<Vec<Option<Tensor>>, Error> {
+    let (ids, gradient, shape) = (b.input(1)?, b.gradient()?, b.shape(0));
+    let (count, columns) = (ids.shape().values(), gradient.shape().columns());
+    let table = crate::zeros(gradient.element().dtype().unwrap_or(DType::F32), shape)?;
+    let rows = gradient.contiguous()?.reshape([count, columns])?;
+    let ids = ids.contiguous()?.reshape([count])?;
+    b.only(b.cx.one(&INDEX_ADD, &[&table, &ids, &rows], &Attributes::NONE)?)
+}
 
 fn reference(args: &mut Args) -> Result<(), Error> {
     let (table, ids) = (args.inquiry().input(0)?, args.ints(1)?);
@@ -42,18 +54,18 @@ fn reference(args: &mut Args) -> Result<(), Error> {
             return args.inquiry().fail(format!("{id} is not one of the {rows} rows of the table"));
         };
         match (table.narrow(0, row, 1), &whole) {
-            (Ok(one), None) => values.extend_from_slice(&f32s(args.op, &one)?),
+            (Ok(one), None) => values.extend_from_slice(&numbers(args.op, &one)?),
             // Some schemes pack several rows into one: the table is decoded once.
             (_, known) => {
                 let all = match known {
                     Some(all) => all,
-                    None => whole.insert(f32s(args.op, table)?),
+                    None => whole.insert(numbers(args.op, table)?),
                 };
                 values.extend_from_slice(&all[row * columns..][..columns]);
             }
         }
     }
-    args.write(0, &values)
+    args.write_numbers(0, &values)
 }
 
 /// Rows of `table` `[rows, columns]`, plain or packed, by `ids` (whole numbers); gives F32 `[.., columns]`.

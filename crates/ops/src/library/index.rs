@@ -1,13 +1,15 @@
 //! Reading and writing at places that a tensor of whole numbers gives.
 
-use windlass_tensor::Tensor;
+use windlass_tensor::{DType, Tensor};
 
 use super::axis::{Axis, coordinates, flat};
 use super::movement::place;
+use super::{elementwise, scale};
+use crate::attributes::Value;
 use crate::elementwise::common_shape;
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::{Fill, Profile, Sample};
-use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Backward, Context, Error, Gradient, Op, Reads, Tolerance};
 
 const X_INDEX: &[Input] = &[Input::new("x"), Input::new("index")];
 const X_INDEX_Y: &[Input] = &[Input::new("x"), Input::new("index"), Input::new("y")];
@@ -31,7 +33,13 @@ pub static GATHER: Op = Op {
             Some(0)
         })
     },
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(
+        |_, _| Reads::input(1),
+        |b| {
+            let zeros = empty(b)?;
+            b.only(b.cx.one(&SCATTER_ADD, &[&zeros, b.input(1)?, b.gradient()?], b.attributes)?)
+        },
+    ),
     tolerance: Tolerance::EXACT,
     profiles: |_| {
         vec![
@@ -61,7 +69,13 @@ pub static INDEX_SELECT: Op = Op {
             Some(0)
         })
     },
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(
+        |_, _| Reads::input(1),
+        |b| {
+            let zeros = empty(b)?;
+            b.only(b.cx.one(&INDEX_ADD, &[&zeros, b.input(1)?, b.gradient()?], b.attributes)?)
+        },
+    ),
     tolerance: Tolerance::EXACT,
     profiles: |_| {
         vec![
@@ -79,7 +93,7 @@ pub static SCATTER: Op = Op {
     attributes: DIM,
     outputs: scatter_outputs,
     reference: |args| scatter(args, |_, y| y),
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(|_, _| Reads::input(1), scatter_backward),
     tolerance: Tolerance::EXACT,
     profiles: |_| scatters(),
 };
@@ -92,7 +106,14 @@ pub static SCATTER_ADD: Op = Op {
     attributes: DIM,
     outputs: scatter_outputs,
     reference: |args| scatter(args, |x, y| x + y),
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(
+        |_, input| if input == 0 { Reads::NOTHING } else { Reads::input(1) },
+        |b| {
+            let g = b.gradient()?;
+            let y = b.wants(2).then(|| b.cx.one(&GATHER, &[g, b.input(1)?], b.attributes)).transpose()?;
+            Ok(vec![Some(g.clone()), None, y])
+        },
+    ),
     tolerance: Tolerance::SUM,
     profiles: |_| scatters(),
 };
@@ -120,7 +141,18 @@ pub static INDEX_ADD: Op = Op {
         }
         args.write_numbers(0, &x)
     },
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(
+        |_, input| if input == 0 { Reads::NOTHING } else { Reads::input(1) },
+        |b| {
+            let (g, q) = (b.gradient()?, b.inquiry());
+            let along = Attributes::new().with("dim", Value::Int(q.signed("dim")?));
+            let y = match b.wants(2) {
+                true => Some(scale(b.cx, b.cx.one(&INDEX_SELECT, &[g, b.input(1)?], &along)?, q.float("alpha")?)?),
+                false => None,
+            };
+            Ok(vec![Some(g.clone()), None, y])
+        },
+    ),
     tolerance: Tolerance::SUM,
     profiles: |_| {
         vec![
@@ -152,7 +184,10 @@ pub static MASKED_FILL: Op = Op {
         let shape = args.inputs[0].shape().to_vec();
         place(args, 0, |at| (mask[flat(&shape, at)] == 0.0).then_some(0))
     },
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(
+        |_, _| Reads::input(1),
+        |b| b.only(b.cx.one(&MASKED_FILL, &[b.gradient()?, b.input(1)?], &Attributes::NONE)?),
+    ),
     tolerance: Tolerance::EXACT,
     profiles: |_| {
         let mask = |shape: &[usize]| Sample::normal(shape).fill(Fill::Below(2));
@@ -225,4 +260,30 @@ pub fn gather(cx: &Context, x: &Tensor, index: &Tensor, dim: i64) -> Result<Tens
 /// See [`INDEX_SELECT`].
 pub fn index_select(cx: &Context, x: &Tensor, index: &Tensor, dim: i64) -> Result<Tensor, Error> {
     cx.one(&INDEX_SELECT, &[x, index], &along(dim))
+}
+
+/// Zeros like the first input.
+fn empty(b: &Backward) -> Result<Tensor, Error> {
+    crate::zeros(b.gradient()?.element().dtype().unwrap_or(DType::F32), b.shape(0))
+}
+
+/// What was overwritten gets nothing: neither values of x, nor those of y that a later one replaced.
+fn scatter_backward(b: &Backward) -> Result<Vec<Option<Tensor>>, Error> {
+    let (cx, g, index) = (b.cx, b.gradient()?, b.input(1)?);
+    let dtype = g.element().dtype().unwrap_or(DType::F32);
+    let mut all = vec![None; 3];
+    if b.wants(0) {
+        all[0] = Some(cx.one(&SCATTER, &[g, index, &crate::zeros(dtype, b.shape(2))?], b.attributes)?);
+    }
+    if b.wants(2) {
+        let count = index.shape().values();
+        let numbers = Attributes::new().int("end", count).text("dtype", "I64");
+        let numbers = cx.one(&super::ARANGE, &[], &numbers)?.reshape(index.shape().to_vec())?;
+        let last = cx.one(&SCATTER, &[&crate::zeros(DType::I64, b.shape(0))?, index, &numbers], b.attributes)?;
+        let last = cx.one(&GATHER, &[&last, index], b.attributes)?;
+        let replaced = elementwise(cx, "ne", &[&last, &numbers])?;
+        let gathered = cx.one(&GATHER, &[g, index], b.attributes)?;
+        all[2] = Some(cx.one(&MASKED_FILL, &[&gathered, &replaced], &Attributes::NONE)?);
+    }
+    Ok(all)
 }

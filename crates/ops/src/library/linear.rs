@@ -2,21 +2,25 @@
 
 use windlass_tensor::{DType, Tensor};
 
-use crate::args::f32s;
+use super::matmul;
+use crate::args::numbers;
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::{Profile, Sample};
-use crate::{Args, Attributes, Context, Error, Gradient, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Backward, Context, Error, Gradient, Op, Reads, Tolerance};
+
+/// Whether activations stay floats where weights are packed; else they may be rounded to 8 bits, which is faster.
+const EXACT: Attribute = Attribute::bool("exact", false);
 
 /// One input times several matrices: queries, keys and values, or both halves of a gated block, read it once.
 pub static LINEAR: Op = Op {
     name: "linear",
     about: "x times the transpose of each weight matrix",
     inputs: &[Input::new("x"), Input::many("weights")],
-    attributes: &[],
+    attributes: &[EXACT],
     outputs,
     reference,
     // Packed weights are multiplied by activations of 8 bits, as every fast kernel does.
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(|_, input| if input == 0 { Reads::inputs_from(1) } else { Reads::input(0) }, backward),
     tolerance: Tolerance { relative: 2e-2, absolute: 2e-2 },
     profiles: |_| {
         vec![
@@ -40,7 +44,7 @@ fn outputs(q: &Inquiry) -> Result<Vec<OutputSpec>, Error> {
         }
         let mut shape = outer.to_vec();
         shape.push(rows);
-        Ok(OutputSpec::new(DType::F32, shape))
+        Ok(OutputSpec::new(wide(q.input(0)?), shape))
     };
     if q.inputs.len() < 2 {
         return q.fail("takes at least one weight matrix");
@@ -49,17 +53,89 @@ fn outputs(q: &Inquiry) -> Result<Vec<OutputSpec>, Error> {
 }
 
 fn reference(args: &mut Args) -> Result<(), Error> {
-    let x = args.f32s(0)?;
+    let x = args.numbers(0)?;
     for (i, weight) in args.inputs[1..].iter().enumerate() {
-        let weight = f32s(args.op, weight)?;
+        let weight = numbers(args.op, weight)?;
         let inside = args.inputs[0].shape().columns().max(1);
-        let dot = |row: &[f32], w: &[f32]| -> f32 {
-            row.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>() as f32
-        };
+        let dot = |row: &[f64], w: &[f64]| -> f64 { row.iter().zip(w).map(|(x, w)| x * w).sum() };
         let values = x.chunks_exact(inside).flat_map(|row| weight.chunks_exact(inside).map(move |w| dot(row, w)));
-        args.write(i, &values.collect::<Vec<_>>())?;
+        args.write_numbers(i, &values.collect::<Vec<_>>())?;
     }
     Ok(())
+}
+
+/// F64 for an input of that type, else F32.
+pub(super) fn wide(x: &Tensor) -> DType {
+    if x.element().dtype() == Some(DType::F64) { DType::F64 } else { DType::F32 }
+}
+
+fn backward(b: &Backward) -> Result<Vec<Option<Tensor>>, Error> {
+    let mut all: Vec<Option<Tensor>> = vec![None; b.inputs.len()];
+    for (i, gradient) in b.gradients.iter().enumerate() {
+        let Some(gradient) = gradient else { continue };
+        if b.wants(0) {
+            let flowed = linear_transposed(b.cx, gradient, b.input(i + 1)?, all[0].as_ref())?;
+            all[0] = Some(flowed);
+        }
+        if b.wants(i + 1) {
+            let matrix = |t: &Tensor| -> Result<Tensor, Error> {
+                let columns = t.shape().columns();
+                Ok(t.contiguous()?.reshape([t.shape().values() / columns.max(1), columns])?)
+            };
+            all[i + 1] = Some(matmul(b.cx, &matrix(gradient)?.transpose(0, 1)?, &matrix(b.input(0)?)?)?);
+        }
+    }
+    Ok(all)
+}
+
+/// One input times a matrix as it stands: what flows back through [`LINEAR`].
+pub static LINEAR_TRANSPOSED: Op = Op {
+    name: "linear_transposed",
+    about: "x times the weight matrix, plus `plus` where it is given",
+    inputs: &[Input::new("x"), Input::packed("weight"), Input::optional("plus")],
+    attributes: &[],
+    outputs: |q| {
+        let (x, weight) = (q.shape(0)?, q.shape(1)?);
+        let ([outer @ .., inside], [rows, columns]) = (x, weight) else {
+            return q.fail(format!("expected x [.., rows] and a matrix, found {x:?} and {weight:?}"));
+        };
+        if inside != rows {
+            return q.fail(format!("the weight has {rows} rows, x has rows of {inside} values"));
+        }
+        let mut shape = outer.to_vec();
+        shape.push(*columns);
+        if q.inputs.get(2).is_some_and(|plus| plus.shape().dims() != shape) {
+            return q.fail(format!("plus must be {shape:?}, not {:?}", q.shape(2)?));
+        }
+        Ok(vec![OutputSpec::new(wide(q.input(0)?), shape)])
+    },
+    reference: |args| {
+        let (x, weight) = (args.numbers(0)?, args.numbers(1)?);
+        let (inside, columns) = (args.inputs[1].shape().rows(), args.inputs[1].shape().columns());
+        let mut y = if args.inputs.len() > 2 { args.numbers(2)? } else { vec![0.0; args.outputs[0].shape().values()] };
+        for (row, y) in x.chunks_exact(inside.max(1)).zip(y.chunks_exact_mut(columns.max(1))) {
+            for (x, weight) in row.iter().zip(weight.chunks_exact(columns.max(1))) {
+                y.iter_mut().zip(weight).for_each(|(y, w)| *y += x * w);
+            }
+        }
+        args.write_numbers(0, &y)
+    },
+    gradient: Gradient::Refused("it is the gradient of `linear` itself"),
+    tolerance: Tolerance { relative: 1e-4, absolute: 1e-4 },
+    profiles: |_| {
+        vec![
+            Profile::new("vector").normal(&[1, 33]).with(Sample::weight(&[33, 512])),
+            Profile::new("plus").normal(&[5, 17]).with(Sample::weight(&[17, 512])).normal(&[5, 512]),
+            Profile::new("odd").normal(&[3, 5]).with(Sample::weight(&[5, 67])),
+            Profile::new("matrix").normal(&[65, 97]).with(Sample::weight(&[97, 1024])),
+        ]
+    },
+};
+
+/// See [`LINEAR_TRANSPOSED`]: `x` `[.., rows]` times `weight` `[rows, columns]`, plain or packed.
+pub fn linear_transposed(cx: &Context, x: &Tensor, weight: &Tensor, plus: Option<&Tensor>) -> Result<Tensor, Error> {
+    let inputs: Vec<&Tensor> = [x, weight].into_iter().chain(plus).collect();
+    cx.one(&LINEAR_TRANSPOSED, &inputs, &Attributes::NONE)
 }
 
 /// `x` `[.., columns]` (F32) times the transpose of `weight` `[rows, columns]`, plain or packed; gives F32 `[.., rows]`.

@@ -1,11 +1,13 @@
 //! Losses. Each gives a value for every element or row, or their mean or sum, as `reduction` says.
 
-use windlass_tensor::{DType, Tensor};
+use windlass_tensor::Tensor;
 
+use super::linear::wide;
+use super::loss_backward;
 use super::reduce::logsumexp;
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::{Fill, Profile, Sample};
-use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Reads, Tolerance};
 
 const XY: &[Input] = &[Input::new("x"), Input::new("y")];
 
@@ -32,7 +34,7 @@ macro_rules! pairs {
                     let count = losses.len() as f64;
                     reduce(args, &losses, count)
                 },
-                gradient: Gradient::Stops,
+                gradient: Gradient::rule(|_, _| Reads::inputs_from(0), loss_backward::pairs),
                 tolerance: Tolerance::SUM,
                 profiles: |_| pair_profiles($range),
             };
@@ -93,7 +95,7 @@ pub static CROSS_ENTROPY: Op = Op {
             (1.0 - smoothing) * (total - row[target]) + if smoothing > 0.0 { smoothing * even } else { 0.0 }
         })
     },
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(|_, _| Reads::inputs_from(0), loss_backward::cross_entropy),
     tolerance: Tolerance::SUM,
     profiles: |_| class_profiles(),
 };
@@ -106,15 +108,15 @@ pub static NLL_LOSS: Op = Op {
     attributes: &[Attribute::text("reduction", "mean"), Attribute::int("ignore_index", -100)],
     outputs: rows,
     reference: |args| classes(args, |row, target| -row[target]),
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(|_, _| Reads::input(1), loss_backward::nll_loss),
     tolerance: Tolerance::SUM,
     profiles: |_| class_profiles(),
 };
 
 fn reduced(q: &Inquiry, shape: &[usize]) -> Result<Vec<OutputSpec>, Error> {
     match q.text("reduction")? {
-        "none" => Ok(vec![OutputSpec::new(DType::F32, shape)]),
-        "mean" | "sum" => Ok(vec![OutputSpec::new(DType::F32, [])]),
+        "none" => Ok(vec![OutputSpec::new(wide(q.input(0)?), shape)]),
+        "mean" | "sum" => Ok(vec![OutputSpec::new(wide(q.input(0)?), [])]),
         other => q.fail(format!("reduction is none, mean or sum, not {other:?}")),
     }
 }

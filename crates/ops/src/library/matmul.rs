@@ -3,10 +3,11 @@
 use windlass_tensor::Tensor;
 
 use super::axis::{coordinates, flat};
+use super::scale;
 use crate::elementwise::common_shape;
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::{Profile, Sample};
-use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Backward, Context, Error, Gradient, Op, Reads, Tolerance};
 
 const TOLERANCE: Tolerance = Tolerance { relative: 1e-5, absolute: 1e-4 };
 
@@ -21,7 +22,7 @@ pub static MATMUL: Op = Op {
         let values = multiply(args, 0, 1)?;
         args.write_numbers(0, &values)
     },
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(|_, input| Reads::input(1 - input), |b| products(b, 0, b.gradient()?.clone())),
     tolerance: TOLERANCE,
     profiles: |_| {
         vec![
@@ -44,7 +45,7 @@ pub static BMM: Op = Op {
         (x, y) => q.fail(format!("expected [b, n, k] and [b, k, m], found {x:?} and {y:?}")),
     },
     reference: MATMUL.reference,
-    gradient: Gradient::Stops,
+    gradient: MATMUL.gradient,
     tolerance: TOLERANCE,
     profiles: |_| {
         vec![
@@ -75,7 +76,18 @@ pub static ADDMM: Op = Op {
         values.iter_mut().zip(c).for_each(|(v, c)| *v = alpha * *v + beta * c);
         args.write_numbers(0, &values)
     },
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(
+        |_, input| match input {
+            0 => Reads::NOTHING,
+            _ => Reads::input(3 - input),
+        },
+        |b| {
+            let scaled = |name| scale(b.cx, b.gradient()?.clone(), b.inquiry().float(name)?);
+            let mut all = products(b, 1, scaled("alpha")?)?;
+            all.insert(0, if b.wants(0) { Some(b.unstretched(scaled("beta")?, 0)?) } else { None });
+            Ok(all)
+        },
+    ),
     tolerance: TOLERANCE,
     profiles: |_| {
         let how = Attributes::new().float("alpha", 0.5).float("beta", 2.0);
@@ -85,6 +97,19 @@ pub static ADDMM: Op = Op {
         ]
     },
 };
+
+/// The gradients of the two matrices from input `first` on, of their product's.
+fn products(b: &Backward, first: usize, gradient: Tensor) -> Result<Vec<Option<Tensor>>, Error> {
+    let turned = |t: &Tensor| Ok::<_, Error>(t.transpose(t.shape().rank() - 2, t.shape().rank() - 1)?);
+    let mut all = vec![None, None];
+    if b.wants(first) {
+        all[0] = Some(b.unstretched(matmul(b.cx, &gradient, &turned(b.input(first + 1)?)?)?, first)?);
+    }
+    if b.wants(first + 1) {
+        all[1] = Some(b.unstretched(matmul(b.cx, &turned(b.input(first)?)?, &gradient)?, first + 1)?);
+    }
+    Ok(all)
+}
 
 fn product(q: &Inquiry, x: usize, y: usize) -> Result<Vec<usize>, Error> {
     let (x, y) = (q.shape(x)?, q.shape(y)?);

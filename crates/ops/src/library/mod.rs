@@ -14,13 +14,17 @@ mod embedding;
 mod index;
 mod linear;
 mod loss;
+mod loss_backward;
 mod matmul;
 mod movement;
 mod norm;
+mod norm_backward;
 mod reduce;
+mod reduce_backward;
 mod rope;
 mod scan;
 mod select;
+mod sequences;
 mod softmax;
 mod sort;
 
@@ -30,18 +34,21 @@ pub use cast::{CAST, cast};
 pub use create::{ARANGE, BERNOULLI, DROPOUT, EYE, FULL, LINSPACE, NORMAL, ONE_HOT, RANDINT, RANDPERM, UNIFORM};
 pub use embedding::{EMBEDDING, embedding};
 pub use index::{GATHER, INDEX_ADD, INDEX_SELECT, MASKED_FILL, SCATTER, SCATTER_ADD, gather, index_select};
-pub use linear::{LINEAR, linear, linears};
+pub use linear::{LINEAR, LINEAR_TRANSPOSED, linear, linear_transposed, linears};
 pub use loss::{
     BCE_LOSS, BCE_WITH_LOGITS_LOSS, CROSS_ENTROPY, HUBER_LOSS, KL_DIV, L1_LOSS, MSE_LOSS, NLL_LOSS, SMOOTH_L1_LOSS,
     cross_entropy,
 };
+pub use loss_backward::{CROSS_ENTROPY_BACKWARD, NLL_LOSS_BACKWARD};
 pub use matmul::{ADDMM, BMM, MATMUL, matmul};
 pub use movement::{CAT, FLIP, PAD, REPEAT, ROLL, SPLIT, STACK, TRIL, TRIU, cat, stack};
 pub use norm::{LAYER_NORM, RMS_NORM, layer_norm, rms_norm};
+pub use norm_backward::RMS_NORM_BACKWARD;
 pub use reduce::{ALL, ANY, ARGMIN, LOGSUMEXP, MAX, MEAN, MIN, NORM, PROD, STD, SUM, VAR, reduction};
 pub use rope::{ROPE, Rope, rope};
-pub use scan::{CUMPROD, CUMSUM};
+pub use scan::{CUMPROD, CUMPROD_BACKWARD, CUMSUM};
 pub use select::{ARGMAX, argmax};
+pub use sequences::{Heads, SEQUENCE_ATTENTION, SEQUENCE_ATTENTION_BACKWARD, sequence_attention, sequences};
 pub use softmax::{LOG_SOFTMAX, SOFTMAX, log_softmax, softmax};
 pub use sort::{ARGSORT, SORT, TOPK, topk};
 
@@ -50,10 +57,14 @@ pub static OPS: &[&Op] = &[
     &CAST,
     &EMBEDDING,
     &LINEAR,
+    &LINEAR_TRANSPOSED,
     &RMS_NORM,
+    &RMS_NORM_BACKWARD,
     &LAYER_NORM,
     &ROPE,
     &ATTENTION,
+    &SEQUENCE_ATTENTION,
+    &SEQUENCE_ATTENTION_BACKWARD,
     &CACHE_WRITE,
     &SOFTMAX,
     &LOG_SOFTMAX,
@@ -72,6 +83,7 @@ pub static OPS: &[&Op] = &[
     &ARGMIN,
     &CUMSUM,
     &CUMPROD,
+    &CUMPROD_BACKWARD,
     &MATMUL,
     &BMM,
     &ADDMM,
@@ -98,7 +110,9 @@ pub static OPS: &[&Op] = &[
     &BCE_WITH_LOGITS_LOSS,
     &KL_DIV,
     &CROSS_ENTROPY,
+    &CROSS_ENTROPY_BACKWARD,
     &NLL_LOSS,
+    &NLL_LOSS_BACKWARD,
     &SORT,
     &ARGSORT,
     &TOPK,
@@ -128,6 +142,11 @@ pub fn elementwise_with(
     attributes: &Attributes,
 ) -> Result<Tensor, Error> {
     cx.one(crate::op(name)?, inputs, attributes)
+}
+
+/// `x * by`.
+pub(crate) fn scale(cx: &Context, x: Tensor, by: f64) -> Result<Tensor, Error> {
+    if by == 1.0 { Ok(x) } else { elementwise_with(cx, "scale", &[&x], &Attributes::new().float("by", by)) }
 }
 
 /// Rows around the width of vectors, views of rows, and large values.

@@ -6,7 +6,7 @@ use super::axis::{Axis, coordinates, flat};
 use crate::args::store;
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::{Profile, Sample};
-use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Backward, Context, Error, Gradient, Op, Reads, Saved, Tolerance};
 
 const ONE: &[Input] = &[Input::new("x")];
 const MANY: &[Input] = &[Input { many: true, ..Input::new("x") }];
@@ -14,7 +14,7 @@ const MANY: &[Input] = &[Input { many: true, ..Input::new("x") }];
 /// An op that only moves.
 macro_rules! moves {
     ($($(#[$doc:meta])* $id:ident $name:literal $about:literal $inputs:ident [$($attribute:expr),*]
-        $outputs:expr, $reference:expr, $profiles:expr;)*) => {
+        $outputs:expr, $reference:expr, $gradient:expr, $profiles:expr;)*) => {
         $(
             $(#[$doc])*
             pub static $id: Op = Op {
@@ -24,7 +24,7 @@ macro_rules! moves {
                 attributes: &[$($attribute),*],
                 outputs: $outputs,
                 reference: $reference,
-                gradient: Gradient::Stops,
+                gradient: Gradient::rule(|_, _| Reads::NOTHING, $gradient),
                 tolerance: Tolerance::EXACT,
                 profiles: |_| $profiles,
             };
@@ -35,26 +35,26 @@ macro_rules! moves {
 moves! {
     /// Tensors one after the other.
     CAT "cat" "the inputs one after the other along dim" MANY [Attribute::int("dim", 0)]
-        cat_outputs, cat_reference, vec![
+        cat_outputs, cat_reference, cat_backward, vec![
             Profile::new("first").normal(&[2, 5]).normal(&[3, 5]).normal(&[1, 5]),
             Profile::new("last").normal(&[3, 4]).with(Sample::normal(&[3, 7]).strided()).attributes(dim(-1)),
         ];
     /// Tensors along a new dimension.
     STACK "stack" "the inputs side by side along a new dimension dim" MANY [Attribute::int("dim", 0)]
-        stack_outputs, stack_reference, vec![
+        stack_outputs, stack_reference, stack_backward, vec![
             Profile::new("first").normal(&[3, 5]).normal(&[3, 5]),
             Profile::new("last").normal(&[3, 5]).normal(&[3, 5]).normal(&[3, 5]).attributes(dim(-1)),
         ];
     /// Parts of a tensor.
     SPLIT "split" "parts of these sizes along dim" ONE [Attribute::int("dim", 0), Attribute::required("sizes")]
-        split_outputs, split_reference, vec![
+        split_outputs, split_reference, split_backward, vec![
             Profile::new("last").normal(&[3, 9]).attributes(dim(-1).ints("sizes", &[2, 7])),
             Profile::new("first").normal(&[6, 5]).attributes(dim(0).ints("sizes", &[1, 2, 3])),
         ];
     /// A border of one value.
     PAD "pad" "pads gives, from the last dimension on, how many of `value` to put before and after" ONE
         [Attribute::required("pads"), Attribute::float("value", 0.0)]
-        pad_outputs, pad_reference, vec![
+        pad_outputs, pad_reference, pad_backward, vec![
             Profile::new("last").normal(&[3, 5]).attributes(Attributes::new().ints("pads", &[1, 2])),
             Profile::new("two").normal(&[2, 3, 5]).attributes(Attributes::new().ints("pads", &[0, 1, 2, 0])),
         ];
@@ -69,6 +69,7 @@ moves! {
                 Some(0)
             })
         },
+        again,
         vec![Profile::new("two").normal(&[3, 4, 5]).attributes(Attributes::new().ints("dims", &[0, -1]))];
     /// Values pushed round.
     ROLL "roll" "the values moved up by shifts along dims; those that fall out come back in" ONE
@@ -87,6 +88,10 @@ moves! {
                 Some(0)
             })
         },
+        |b| {
+            let back: Vec<i64> = b.inquiry().ints("shifts")?.iter().map(|s| -s).collect();
+            b.only(b.cx.one(&ROLL, &[b.gradient()?], &b.attributes.clone().ints("shifts", &back))?)
+        },
         vec![Profile::new("two").normal(&[3, 5])
             .attributes(Attributes::new().ints("shifts", &[1, -7]).ints("dims", &[0, 1]))];
     /// Copies side by side.
@@ -101,13 +106,72 @@ moves! {
                 Some(0)
             })
         },
+        repeat_backward,
         vec![Profile::new("more").normal(&[2, 3]).attributes(Attributes::new().ints("times", &[2, 1, 3]))];
     /// The lower triangle.
     TRIL "tril" "values up to `diagonal` above the diagonal; zeros elsewhere" ONE [Attribute::int("diagonal", 0)]
-        matrices, |args| triangle(args, |row, column, diagonal| column - row <= diagonal), triangles();
+        matrices, |args| triangle(args, |row, column, diagonal| column - row <= diagonal), again, triangles();
     /// The upper triangle.
     TRIU "triu" "values from `diagonal` above the diagonal on; zeros elsewhere" ONE [Attribute::int("diagonal", 0)]
-        matrices, |args| triangle(args, |row, column, diagonal| column - row >= diagonal), triangles();
+        matrices, |args| triangle(args, |row, column, diagonal| column - row >= diagonal), again, triangles();
+}
+
+/// The same op on what flows back.
+fn again(b: &Backward) -> Result<Vec<Option<Tensor>>, Error> {
+    b.only(b.cx.one(b.op, &[b.gradient()?], b.attributes)?)
+}
+
+/// Dimension `dim` of a shape of `rank` dimensions.
+fn dimension(b: &Backward, rank: usize) -> Result<usize, Error> {
+    Ok(b.inquiry().signed("dim")?.rem_euclid(rank.max(1) as i64) as usize)
+}
+
+fn cat_backward(b: &Backward) -> Result<Vec<Option<Tensor>>, Error> {
+    let (g, mut start) = (b.gradient()?, 0);
+    let axis = dimension(b, g.shape().rank())?;
+    let part = |(i, input): (usize, &Saved)| {
+        let length = input.shape().get(axis).copied().unwrap_or(0);
+        let part = b.wants(i).then(|| g.narrow(axis, start, length)).transpose()?;
+        start += length;
+        Ok(part)
+    };
+    b.inputs.iter().enumerate().map(part).collect()
+}
+
+fn stack_backward(b: &Backward) -> Result<Vec<Option<Tensor>>, Error> {
+    let g = b.gradient()?;
+    let axis = dimension(b, g.shape().rank())?;
+    (0..b.inputs.len()).map(|i| Ok(b.wants(i).then(|| g.select(axis, i)).transpose()?)).collect()
+}
+
+fn split_backward(b: &Backward) -> Result<Vec<Option<Tensor>>, Error> {
+    let parts = b.gradients.iter().zip(b.outputs).map(|(gradient, output)| match gradient {
+        Some(gradient) => Ok(gradient.clone()),
+        None => crate::zeros(output.dtype(), output.shape()),
+    });
+    let parts = parts.collect::<Result<Vec<Tensor>, Error>>()?;
+    b.only(cat(b.cx, &parts.iter().collect::<Vec<_>>(), b.inquiry().signed("dim")?)?)
+}
+
+fn pad_backward(b: &Backward) -> Result<Vec<Option<Tensor>>, Error> {
+    let (shape, mut inner) = (b.shape(0), b.gradient()?.clone());
+    for (i, [before, _]) in b.inquiry().ints("pads")?.as_chunks::<2>().0.iter().enumerate() {
+        let axis = shape.len() - 1 - i;
+        inner = inner.narrow(axis, *before as usize, shape[axis])?;
+    }
+    b.only(inner)
+}
+
+fn repeat_backward(b: &Backward) -> Result<Vec<Option<Tensor>>, Error> {
+    let (shape, times) = (b.shape(0), b.inquiry().ints("times")?);
+    let more = times.len() - shape.len();
+    // Each dimension is its copies, then its values; the copies fall together.
+    let dims = std::iter::repeat_n(1, more).chain(shape.iter().copied());
+    let apart: Vec<usize> = times.iter().zip(dims).flat_map(|(times, dim)| [*times as usize, dim]).collect();
+    let copies: Vec<i64> = (0..times.len() as i64).map(|i| 2 * i).collect();
+    let apart = b.gradient()?.contiguous()?.reshape(apart)?;
+    let summed = b.cx.one(&super::SUM, &[&apart], &Attributes::new().ints("dim", &copies))?;
+    b.only(summed.reshape(shape.to_vec())?)
 }
 
 fn dim(dim: i64) -> Attributes {

@@ -2,9 +2,10 @@
 
 use windlass_tensor::Tensor;
 
+use super::norm_backward;
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::Profile;
-use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Reads, Tolerance};
 
 const TOLERANCE: Tolerance = Tolerance { relative: 1e-5, absolute: 1e-6 };
 
@@ -18,11 +19,11 @@ pub static RMS_NORM: Op = Op {
     reference: |args: &mut Args| {
         let offset = args.inquiry().float("offset")?;
         normalise(args, offset, |row, eps| {
-            let mean = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / row.len() as f64;
+            let mean = row.iter().map(|v| v.powi(2)).sum::<f64>() / row.len() as f64;
             (0.0, 1.0 / (mean + eps).sqrt())
         })
     },
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(|_, _| Reads::inputs_from(0), norm_backward::rms_norm),
     tolerance: TOLERANCE,
     profiles: |_| norm_profiles(1),
 };
@@ -37,12 +38,15 @@ pub static LAYER_NORM: Op = Op {
     reference: |args: &mut Args| {
         normalise(args, 0.0, |row, eps| {
             let count = row.len() as f64;
-            let mean = row.iter().map(|v| f64::from(*v)).sum::<f64>() / count;
-            let variance = row.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / count;
+            let mean = row.iter().sum::<f64>() / count;
+            let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / count;
             (mean, 1.0 / (variance + eps).sqrt())
         })
     },
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(
+        |_, input| if input == 2 { Reads::NOTHING } else { Reads::inputs_from(0) },
+        norm_backward::layer_norm,
+    ),
     tolerance: TOLERANCE,
     profiles: |_| norm_profiles(2),
 };
@@ -67,20 +71,18 @@ fn outputs(q: &Inquiry) -> Result<Vec<OutputSpec>, Error> {
 }
 
 /// Rows less a mean, times a factor, times the weight, plus the bias; `moments` gives mean and factor of a row.
-fn normalise(args: &mut Args, offset: f64, moments: fn(&[f32], f64) -> (f64, f64)) -> Result<(), Error> {
-    let (x, eps) = (args.f32s(0)?, args.inquiry().float("eps")?);
+fn normalise(args: &mut Args, offset: f64, moments: fn(&[f64], f64) -> (f64, f64)) -> Result<(), Error> {
+    let (x, eps) = (args.numbers(0)?, args.inquiry().float("eps")?);
     let columns = args.inputs[0].shape().columns().max(1);
-    let weight = if args.inputs.len() > 1 { args.f32s(1)? } else { vec![(1.0 - offset) as f32; columns].into() };
-    let bias = if args.inputs.len() > 2 { args.f32s(2)? } else { vec![0.0; columns].into() };
+    let weight = if args.inputs.len() > 1 { args.numbers(1)? } else { vec![1.0 - offset; columns] };
+    let bias = if args.inputs.len() > 2 { args.numbers(2)? } else { vec![0.0; columns] };
     let mut values = Vec::with_capacity(x.len());
     for row in x.chunks_exact(columns) {
         let (mean, factor) = moments(row, eps);
-        let each = row.iter().zip(&*weight).zip(&*bias);
-        values.extend(
-            each.map(|((x, w), b)| ((f64::from(*x) - mean) * factor * (f64::from(*w) + offset) + f64::from(*b)) as f32),
-        );
+        let each = row.iter().zip(&weight).zip(&bias);
+        values.extend(each.map(|((x, w), b)| (x - mean) * factor * (w + offset) + b));
     }
-    args.write(0, &values)
+    args.write_numbers(0, &values)
 }
 
 /// See [`RMS_NORM`]; `weight` has a value for each column of `x` `[.., columns]`.

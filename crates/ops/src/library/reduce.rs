@@ -3,16 +3,17 @@
 use windlass_tensor::{DType, Tensor};
 
 use super::axis::{coordinates, dims, flat};
+use super::reduce_backward;
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::{Profile, Sample};
-use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Reads, Tolerance};
 
 /// What a reduction gives for the values that fall together.
 type Fold = fn(&[f64], &Inquiry) -> Result<f64, Error>;
 
 /// Defines reductions: constant, name, formula, more attributes, type of the result, tolerance, fold.
 macro_rules! reductions {
-    ($($(#[$doc:meta])* $id:ident $name:literal [$($attribute:expr),*] $gives:ident $tolerance:expr, $fold:expr;)*) => {
+    ($($(#[$doc:meta])* $id:ident $name:literal [$($attribute:expr),*] $gives:ident $tolerance:expr, $gradient:expr, $fold:expr;)*) => {
         $(
             $(#[$doc])*
             pub static $id: Op = Op {
@@ -22,7 +23,7 @@ macro_rules! reductions {
                 attributes: &[Attribute::text("dim", "all"), Attribute::bool("keepdim", false), $($attribute),*],
                 outputs: |q| outputs(q, Gives::$gives),
                 reference: |args| reduce(args, $fold),
-                gradient: Gradient::Stops,
+                gradient: $gradient,
                 tolerance: $tolerance,
                 profiles: |_| profiles(),
             };
@@ -30,31 +31,34 @@ macro_rules! reductions {
     };
 }
 
+/// Of the largest and the smallest: equal ones share.
+const EXTREME: Gradient = Gradient::rule(|_, _| Reads::input(0).and(Reads::output(0)), reduce_backward::extreme);
+
 reductions! {
     /// The sum.
-    SUM "sum" [] Same Tolerance::SUM, |x, _| Ok(x.iter().sum());
+    SUM "sum" [] Same Tolerance::SUM, Gradient::rule(|_, _| Reads::NOTHING, reduce_backward::sum), |x, _| Ok(x.iter().sum());
     /// The sum over the count.
-    MEAN "mean" [] Same Tolerance::SUM, |x, _| Ok(x.iter().sum::<f64>() / x.len() as f64);
+    MEAN "mean" [] Same Tolerance::SUM, Gradient::rule(|_, _| Reads::NOTHING, reduce_backward::mean), |x, _| Ok(x.iter().sum::<f64>() / x.len() as f64);
     /// The product.
-    PROD "prod" [] Same Tolerance::SUM, |x, _| Ok(x.iter().product());
+    PROD "prod" [] Same Tolerance::SUM, Gradient::rule(|_, _| Reads::input(0), reduce_backward::prod), |x, _| Ok(x.iter().product());
     /// The mean square distance from the mean, over the count less `correction`.
-    VAR "var" [Attribute::int("correction", 1)] Same Tolerance::SUM, variance;
+    VAR "var" [Attribute::int("correction", 1)] Same Tolerance::SUM, Gradient::rule(|_, _| Reads::input(0), reduce_backward::var), variance;
     /// The square root of the variance.
-    STD "std" [Attribute::int("correction", 1)] Same Tolerance::SUM, |x, q| Ok(variance(x, q)?.sqrt());
+    STD "std" [Attribute::int("correction", 1)] Same Tolerance::SUM, Gradient::rule(|_, _| Reads::input(0).and(Reads::output(0)), reduce_backward::std), |x, q| Ok(variance(x, q)?.sqrt());
     /// The largest value; not a number if one of them is.
-    MAX "max" [] Same Tolerance::EXACT, |x, q| extreme(x, q, |a, b| a > b);
+    MAX "max" [] Same Tolerance::EXACT, EXTREME, |x, q| extreme(x, q, |a, b| a > b);
     /// The smallest value; not a number if one of them is.
-    MIN "min" [] Same Tolerance::EXACT, |x, q| extreme(x, q, |a, b| a < b);
+    MIN "min" [] Same Tolerance::EXACT, EXTREME, |x, q| extreme(x, q, |a, b| a < b);
     /// Whether one value is not 0.
-    ANY "any" [] Truth Tolerance::EXACT, |x, _| Ok(f64::from(x.iter().any(|v| *v != 0.0)));
+    ANY "any" [] Truth Tolerance::EXACT, Gradient::Stops, |x, _| Ok(f64::from(x.iter().any(|v| *v != 0.0)));
     /// Whether no value is 0.
-    ALL "all" [] Truth Tolerance::EXACT, |x, _| Ok(f64::from(x.iter().all(|v| *v != 0.0)));
+    ALL "all" [] Truth Tolerance::EXACT, Gradient::Stops, |x, _| Ok(f64::from(x.iter().all(|v| *v != 0.0)));
     /// sum(|x|^p)^(1/p); p may be infinite, and 0 counts values that are not 0.
-    NORM "norm" [Attribute::float("p", 2.0)] Same Tolerance::SUM, norm;
+    NORM "norm" [Attribute::float("p", 2.0)] Same Tolerance::SUM, Gradient::rule(|_, _| Reads::input(0).and(Reads::output(0)), reduce_backward::norm), norm;
     /// log(sum(exp(x))), without overflow.
-    LOGSUMEXP "logsumexp" [] Same Tolerance::SUM, |x, _| Ok(logsumexp(x));
+    LOGSUMEXP "logsumexp" [] Same Tolerance::SUM, Gradient::rule(|_, _| Reads::input(0).and(Reads::output(0)), reduce_backward::logsumexp), |x, _| Ok(logsumexp(x));
     /// The first place of the smallest value, in row-major order of the dimensions that fall together.
-    ARGMIN "argmin" [] Place Tolerance::EXACT, |x, _| {
+    ARGMIN "argmin" [] Place Tolerance::EXACT, Gradient::Stops, |x, _| {
         Ok(x.iter().enumerate().fold(0, |best, (i, v)| if *v < x[best] { i } else { best }) as f64)
     };
 }

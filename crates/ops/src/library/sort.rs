@@ -2,10 +2,12 @@
 
 use windlass_tensor::{DType, Tensor};
 
+use super::SCATTER;
 use super::axis::Axis;
+use crate::attributes::Value;
 use crate::op::{Input, Inquiry, OutputSpec};
 use crate::survey::{Fill, Profile, Sample};
-use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
+use crate::{Args, Attribute, Attributes, Backward, Context, Error, Gradient, Op, Reads, Tolerance};
 
 /// Values in order, and where they stood.
 pub static SORT: Op = Op {
@@ -21,7 +23,7 @@ pub static SORT: Op = Op {
         let (length, falling) = (length(args)?, args.inquiry().bool("descending")?);
         order(args, length, falling, Some(0), 1)
     },
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(|_, _| Reads::output(1), backward),
     tolerance: Tolerance::EXACT,
     profiles: |_| {
         vec![
@@ -64,10 +66,18 @@ pub static TOPK: Op = Op {
         let (k, largest) = (args.inquiry().int("k")?, args.inquiry().bool("largest")?);
         order(args, k, largest, Some(0), 1)
     },
-    gradient: Gradient::Stops,
+    gradient: Gradient::rule(|_, _| Reads::output(1), backward),
     tolerance: Tolerance::EXACT,
     profiles: |_| vec![Profile::new("five").normal(&[3, 33]).attributes(Attributes::new().int("k", 5))],
 };
+
+/// Values go back to where they stood.
+fn backward(b: &Backward) -> Result<Vec<Option<Tensor>>, Error> {
+    let g = b.gradient()?;
+    let zeros = crate::zeros(g.element().dtype().unwrap_or(DType::F32), b.shape(0))?;
+    let along = Attributes::new().with("dim", Value::Int(b.inquiry().signed("dim")?));
+    b.only(b.cx.one(&SCATTER, &[&zeros, b.output(1)?, g], &along)?)
+}
 
 fn falling(dim: usize) -> Attributes {
     Attributes::new().int("dim", dim).bool("descending", true)

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::Question;
 use crate::provider::Reference;
-use crate::{Error, ops, provider};
+use crate::{Error, all_ops, provider};
 
 /// How deep files may include one another.
 const DEPTH: usize = 8;
@@ -109,7 +109,7 @@ fn rule(line: &str, place: &str) -> Result<Line, String> {
     let (left, right) = line.split_once('=').ok_or("expected OP ... = PROVIDER, there is no =")?;
     let mut words = left.split_whitespace();
     let op = words.next().ok_or("expected the name of an op before =")?.to_string();
-    if !ops().iter().any(|known| matches(&op, known.name)) {
+    if !all_ops().any(|known| matches(&op, known.name)) {
         return Err(crate::op(&op).map_or_else(|e| e.to_string(), |_| String::new()));
     }
     let (mut device, mut dtype, mut size) = (None, None, (0, usize::MAX));

@@ -7,7 +7,7 @@ use windlass_tensor::{DType, Tensor};
 
 use crate::args::numbers;
 use crate::provider::{Provider, Reference, providers};
-use crate::{Context, Error, Op, Recorder, ops};
+use crate::{Context, Error, Op, Recorder, all_ops};
 
 mod profile;
 
@@ -78,7 +78,7 @@ pub struct Report {
 pub fn survey(cx: &Context, options: &Options) -> Result<Report, Error> {
     let mut report = Report::default();
     let all = providers();
-    for op in ops().iter().filter(|op| options.op.is_none_or(|name| op.name == name)) {
+    for op in all_ops().filter(|op| options.op.is_none_or(|name| op.name == name)) {
         let chosen = all.iter().filter(|p| options.provider.is_none_or(|name| p.name == name));
         let serving: Vec<&Provider> = chosen.filter(|p| p.kernel(op.name).is_some()).copied().collect();
         let profiles = (op.profiles)(op);

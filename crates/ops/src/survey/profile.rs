@@ -35,6 +35,8 @@ pub enum Fill {
     Between(f32, f32),
     /// Whole numbers from 0 up to, not including, this.
     Below(u64),
+    /// 0, then this much more each.
+    Steps(u64),
     /// Zeros of both signs, ones, and values whose squares, exponentials and reciprocals leave the range of floats.
     Extremes,
 }
@@ -162,6 +164,7 @@ impl Fill {
                 random.fill_uniform(values);
                 values.iter_mut().for_each(|v| *v = low + (high - low) * *v);
             }
+            Fill::Steps(step) => values.iter_mut().enumerate().for_each(|(i, v)| *v = (i as u64 * step) as f32),
             Fill::Below(bound) => values.iter_mut().for_each(|v| *v = random.below(bound) as f32),
             // Another step for each seed, so that several inputs meet in many pairs.
             Fill::Extremes => {
