@@ -85,6 +85,16 @@ impl<'a> Linear<'a> {
         })
     }
 
+    /// The same weights for activations that are not rounded: schemes are decoded to floats.
+    pub fn exact(mut self, element: &Element) -> Self {
+        if let (Weights::Codes(_, rows), Element::Packed(layout)) = (&self.weights, element)
+            && let Some(packing) = layout.as_any().downcast_ref::<Packing>()
+        {
+            self.weights = Weights::Decoded(*packing, vec![rows.bytes]);
+        }
+        self
+    }
+
     /// Number of output features.
     pub fn rows(&self) -> usize {
         self.rows

@@ -18,7 +18,7 @@ fn run(args: &mut Args) -> Result<(), Error> {
     let x = args.f32s(0)?;
     let (columns, op) = (args.inputs[0].shape().columns(), args.op.name);
     let m = x.len() / columns.max(1);
-    let (inputs, session) = (args.inputs, args.session);
+    let (inputs, session, exact) = (args.inputs, args.session, args.inquiry().bool("exact")?);
     let mut prepared: Vec<Activations> = Vec::new();
     for (i, weight) in inputs[1..].iter().enumerate() {
         let (weight, planes) = planes(weight)?;
@@ -26,6 +26,7 @@ fn run(args: &mut Args) -> Result<(), Error> {
         let bytes = bytes.ok_or_else(|| failed(op, "weights are not in host memory"))?;
         let rows = weight.shape().rows();
         let linear = Linear::new(weight.element(), &bytes, rows, columns).map_err(|e| failed(op, e))?;
+        let linear = if exact { linear.exact(weight.element()) } else { linear };
         let form = linear.form();
         if !prepared.iter().any(|activations| activations.form() == form) {
             prepared.push(Activations::new(form, &x, m, columns, session).map_err(|e| failed(op, e))?);
