@@ -35,10 +35,10 @@ pub struct Globals {
     /// A table of routes: which provider computes what
     #[arg(long, global = true, env = "WINDLASS_ROUTES", value_name = "FILE", help_heading = "Global")]
     pub routes: Option<std::path::PathBuf>,
-    /// Memory to stay within, such as 512MiB or 4GB
-    #[arg(long, global = true, env = "WINDLASS_MEMORY_LIMIT", value_name = "SIZE", default_value = "512MiB",
-        value_parser = size::parse, help_heading = "Global")]
-    pub memory_limit: u64,
+    /// Memory to stay within, such as 512MiB or 4GB [default: 512MiB to convert, all of the machine's to run]
+    #[arg(long, global = true, env = "WINDLASS_MEMORY_LIMIT", value_name = "SIZE", value_parser = size::parse,
+        help_heading = "Global")]
+    pub memory_limit: Option<u64>,
     /// A file of defaults for these flags [default: windlass.toml, if there is one]
     #[arg(long, global = true, env = "WINDLASS_CONFIG", value_name = "FILE", help_heading = "Global")]
     pub config: Option<std::path::PathBuf>,
@@ -84,6 +84,16 @@ impl Context {
     pub fn heed_stop(&self) -> &AtomicBool {
         self.heeds.store(true, Ordering::Relaxed);
         &self.stop
+    }
+
+    /// Lets Ctrl-C end the command at once again.
+    pub fn ignore_stop(&self) {
+        self.heeds.store(false, Ordering::Relaxed);
+    }
+
+    /// Memory that a conversion may take.
+    pub fn memory_limit(&self) -> u64 {
+        self.globals.memory_limit.unwrap_or(512 << 20)
     }
 
     /// Number of threads to use.

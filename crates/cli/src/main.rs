@@ -3,6 +3,7 @@
 mod commands;
 mod config;
 mod context;
+mod running;
 mod size;
 
 use std::process::ExitCode;

@@ -13,7 +13,7 @@ use crate::{Error, Problem};
 
 /// A model on disk, opened. Every extent lies inside its part and has the length that element and shape demand; names
 /// are unique. Only [`SourceBuilder`] makes one, so later layers need not check again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Source {
     container: &'static str,
     version: String,

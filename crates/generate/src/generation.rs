@@ -9,7 +9,7 @@ use windlass_tensor::{Tensor, TypedTensor};
 use crate::{Error, Sampler};
 
 /// Most tokens of a prompt that are run at a time.
-const BATCH: usize = 512;
+pub const BATCH: usize = 512;
 
 /// When to stop.
 #[derive(Clone, Debug, Default)]

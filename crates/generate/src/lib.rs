@@ -6,6 +6,6 @@ mod sample;
 mod stream;
 
 pub use error::Error;
-pub use generation::{FinishReason, Generation, Outcome, Settings};
+pub use generation::{BATCH, FinishReason, Generation, Outcome, Settings};
 pub use sample::{Sampler, Sampling};
 pub use stream::TextStream;

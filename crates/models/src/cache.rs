@@ -1,7 +1,7 @@
 //! The memory of a conversation: keys and values of every layer.
 
-use windlass_ops::zeros;
-use windlass_tensor::{DType, Tensor};
+use windlass_ops::zeros_of;
+use windlass_tensor::{Element, Tensor};
 
 use crate::Error;
 
@@ -20,11 +20,35 @@ impl Cache {
         heads: usize,
         context: usize,
         head_dim: usize,
-        dtype: DType,
+        element: &Element,
     ) -> Result<Cache, Error> {
-        let one = || zeros(dtype, [heads, context, head_dim]);
+        let one = || zeros_of(element, [heads, context, head_dim]);
         let layers = (0..layers).map(|_| Ok((one()?, one()?))).collect::<Result<_, Error>>()?;
         Ok(Cache { layers, length: 0, context })
+    }
+
+    /// Bytes of keys and values of such a cache.
+    pub(crate) fn size(
+        layers: usize,
+        heads: usize,
+        context: usize,
+        head_dim: usize,
+        element: &Element,
+    ) -> Result<u64, Error> {
+        let too_large = || windlass_tensor::Error::Overflow {
+            what: "the number of bytes of the cache",
+            shape: vec![layers, 2, heads, context, head_dim],
+        };
+        let rows = heads.checked_mul(context).ok_or_else(too_large)?;
+        let one = match element {
+            Element::Plain(dtype) => rows.checked_mul(head_dim * dtype.size()).ok_or_else(too_large)? as u64,
+            Element::Packed(packing) => {
+                let planes = packing.plane_bytes(&[rows, head_dim]);
+                let refused = |why| windlass_tensor::Error::Argument(format!("{}: {why}", packing.name()));
+                planes.map_err(refused)?.iter().sum()
+            }
+        };
+        Ok(one.checked_mul(2 * layers as u64).ok_or_else(too_large)?)
     }
 
     /// Tokens that are in it.

@@ -5,14 +5,14 @@ use windlass_ops::library::{
     Attention, Rope, attention, cache_write, elementwise, elementwise_with, embedding, linear, linears, rope,
 };
 use windlass_ops::{Attributes, Context, library};
-use windlass_tensor::{DType, Tensor};
+use windlass_tensor::{Element, Tensor};
 
 use crate::experts::experts;
 use crate::weights::{Weight, Weights};
 use crate::{Cache, Error};
 
 /// A decoder that can be run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Decoder {
     architecture: &'static Architecture,
     hyper: Hyper,
@@ -45,10 +45,9 @@ impl Decoder {
             let message = "it is an encoder, and only decoders have a graph yet".into();
             return Err(Error::Unsupported { architecture: architecture.name(), message });
         }
-        let interleaved = match weights.get(Role::AttentionQuery, Some(0)).map(|w| w.order) {
-            Some(Order::RotaryInterleaved { .. }) => true,
-            Some(Order::Plain) | None => false,
-        };
+        let first = weights.layer(0)?;
+        let query = first.as_ref().unwrap_or(&weights).get(Role::AttentionQuery, Some(0));
+        let interleaved = matches!(query.map(|w| w.order), Some(Order::RotaryInterleaved { .. }));
         let how = |sliding: bool| -> Result<Rope, Error> {
             let frequencies = hyper.rope_frequencies(sliding, context);
             Ok(Rope {
@@ -72,10 +71,16 @@ impl Decoder {
         &self.hyper
     }
 
-    /// An empty cache for `context` tokens.
-    pub fn cache(&self, context: usize, dtype: DType) -> Result<Cache, Error> {
+    /// An empty cache for `context` tokens, of floats or packed.
+    pub fn cache(&self, context: usize, element: impl Into<Element>) -> Result<Cache, Error> {
         let h = &self.hyper;
-        Cache::new(h.layers(), h.kv_heads(), context, h.head_dim(), dtype)
+        Cache::new(h.layers(), h.kv_heads(), context, h.head_dim(), &element.into())
+    }
+
+    /// Bytes of a cache for `context` tokens.
+    pub fn cache_bytes(&self, context: usize, element: &Element) -> Result<u64, Error> {
+        let h = &self.hyper;
+        Cache::size(h.layers(), h.kv_heads(), context, h.head_dim(), element)
     }
 
     /// Runs `tokens`, which follow those in the cache, and remembers them there. Gives logits `[tokens, vocabulary]` of
@@ -90,7 +95,10 @@ impl Decoder {
         self.check(tokens, cache)?;
         let mut hidden = self.embed(cx, tokens)?;
         for layer in 0..self.hyper.layers() {
-            hidden = self.layer(cx, layer, hidden, cache)?;
+            hidden = match self.weights.layer(layer)? {
+                None => self.layer(cx, layer, hidden, cache)?,
+                Some(weights) => Decoder { weights, ..self.clone() }.layer(cx, layer, hidden, cache)?,
+            };
         }
         cache.length += tokens.len();
         let hidden = match wanted {

@@ -19,6 +19,9 @@ pub enum Error {
     /// Two models that are compared do not know the same tokens.
     #[error("the vocabulary has {found} tokens, that of the model to compare with {expected}")]
     Vocabulary { found: usize, expected: usize },
+    /// A layer that is read when it is needed could not be.
+    #[error("layer {layer} cannot be brought in: {message}")]
+    Layer { layer: usize, message: String },
     #[error(transparent)]
     Catalog(#[from] windlass_catalog::Error),
     #[error(transparent)]

@@ -14,4 +14,4 @@ pub use cache::Cache;
 pub use decoder::{Decoder, Wanted};
 pub use error::Error;
 pub use evaluation::{Evaluation, Scores};
-pub use weights::{Weight, Weights};
+pub use weights::{Layers, Weight, Weights};

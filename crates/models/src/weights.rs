@@ -1,6 +1,8 @@
 //! The weights of a model, found by what they do.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use windlass_catalog::{Architecture, Convention, Hyper, Order, Part, Piece, Role};
 use windlass_tensor::{Shape, Tensor};
@@ -18,10 +20,18 @@ pub struct Weight {
     pub shift: f32,
 }
 
-/// All weights of a model.
-#[derive(Debug)]
+/// All weights of a model, or those of its ends and something that brings in its layers.
+#[derive(Clone, Debug)]
 pub struct Weights {
-    by_key: HashMap<Key, Weight>,
+    by_key: Arc<HashMap<Key, Weight>>,
+    layers: Option<Arc<dyn Layers>>,
+}
+
+/// Brings in layers of a model that are not in memory all the time.
+pub trait Layers: Debug + Send + Sync {
+    /// The weights of layer `layer`. It is called for one layer after the other, for every batch again, so that the next
+    /// one can be read ahead. The memory may be used anew when they are dropped.
+    fn layer(&self, layer: usize) -> Result<Weights, Error>;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,14 +51,33 @@ impl Weights {
         convention: Convention,
         tensor: impl Fn(&str) -> Option<Tensor>,
     ) -> Result<Weights, Error> {
+        Self::of(&architecture.pieces(hyper)?, convention, tensor)
+    }
+
+    /// As [`Weights::find`], for some of the pieces.
+    pub fn of<'a>(
+        pieces: impl IntoIterator<Item = &'a Piece>,
+        convention: Convention,
+        tensor: impl Fn(&str) -> Option<Tensor>,
+    ) -> Result<Weights, Error> {
         let mut by_key = HashMap::new();
-        for piece in architecture.pieces(hyper)? {
-            let Piece { role, part, layer, expert, .. } = piece;
-            if let Some(weight) = find(&piece, convention, &tensor)? {
+        for piece in pieces {
+            let Piece { role, part, layer, expert, .. } = *piece;
+            if let Some(weight) = find(piece, convention, &tensor)? {
                 by_key.insert(Key { role, part, layer, expert }, weight);
             }
         }
-        Ok(Weights { by_key })
+        Ok(Weights { by_key: Arc::new(by_key), layers: None })
+    }
+
+    /// These weights, which are of the ends of a model, with something that brings in its layers.
+    pub fn with_layers(self, layers: Arc<dyn Layers>) -> Weights {
+        Weights { layers: Some(layers), ..self }
+    }
+
+    /// The weights of a layer that has to be brought in; `None` where all are there.
+    pub(crate) fn layer(&self, layer: usize) -> Result<Option<Weights>, Error> {
+        self.layers.as_ref().map(|layers| layers.layer(layer)).transpose()
     }
 
     /// The weight of a role at the ends of the model, or in a layer.

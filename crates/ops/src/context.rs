@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use windlass_runtime::memory::Pool;
 use windlass_runtime::scheduler::{self, Session};
-use windlass_tensor::{DType, Storage, Tensor, storage::HostBuffer};
+use windlass_tensor::{DType, Element, Storage, Tensor, storage::HostBuffer};
 
 use crate::op::{Inquiry, OutputSpec};
 use crate::route::{self, Candidate, Question};
@@ -144,4 +144,17 @@ pub fn zeros(dtype: DType, shape: impl Into<Vec<usize>>) -> Result<Tensor, Error
     let shape = windlass_tensor::Shape::new(shape)?;
     let bytes = shape.bytes(dtype.size())?;
     Ok(Tensor::new(Storage::new(HostBuffer::zeroed(bytes)?), dtype, shape.dims().to_vec())?)
+}
+
+/// As [`zeros`], of plain values or of a packing whose bytes are all zero.
+pub fn zeros_of(element: &Element, shape: impl Into<Vec<usize>>) -> Result<Tensor, Error> {
+    let packing = match element {
+        Element::Plain(dtype) => return zeros(*dtype, shape),
+        Element::Packed(packing) => packing,
+    };
+    let shape = shape.into();
+    let bytes = packing.plane_bytes(&shape);
+    let bytes = bytes.map_err(|why| windlass_tensor::Error::Argument(format!("{}: {why}", packing.name())))?;
+    let plane = |bytes: u64| Ok(Storage::new(HostBuffer::zeroed(usize::try_from(bytes).unwrap_or(usize::MAX))?));
+    Ok(Tensor::packed(packing.clone(), shape, bytes.into_iter().map(plane).collect::<Result<_, Error>>()?)?)
 }

@@ -17,6 +17,22 @@ pub fn peak_memory() -> Option<u64> {
     None
 }
 
+/// Memory that this process has now and that the system cannot take back without writing it somewhere: its own pages and
+/// those of shared memory, without those of mapped files. `None` where the system does not tell.
+pub fn own_memory() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let kib = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        Some((kib("RssAnon:")? + kib("RssShmem:")?) * 1024)
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
 /// Number of processors this process may use.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
@@ -81,4 +97,12 @@ pub fn will_read(file: &File, offset: u64, length: u64) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (file, offset, length);
+}
+
+/// Tells the system that pages of a file that it keeps in memory are not needed any more. Advice only.
+pub fn will_not_read(file: &File) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
 }

@@ -6,13 +6,13 @@ use serde::Serialize;
 use windlass_models::Wanted;
 use windlass_ops::Context;
 use windlass_runtime::random::Philox;
-use windlass_tensor::DType;
+use windlass_tensor::Element;
 
-use crate::load::Loaded;
+use crate::load::{Loaded, Run};
 use crate::{Error, Result};
 
 /// What to measure.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Tokens of the prompt.
     pub prompt: usize,
@@ -20,8 +20,8 @@ pub struct Options {
     pub generate: usize,
     /// How often; medians are reported.
     pub repeat: usize,
-    /// Type of the cache: F32 or F16.
-    pub cache: DType,
+    /// Element of the cache: F32, F16 or packed.
+    pub cache: Element,
 }
 
 /// Medians.
@@ -57,7 +57,9 @@ pub fn bench(
     let rate = |tokens: usize, start: Instant| tokens as f64 / start.elapsed().as_secs_f64().max(1e-9);
     let mut runs = Vec::new();
     for run in 0..options.repeat {
-        let mut cache = loaded.decoder.cache((prompt.len() + after.len()).max(1), options.cache)?;
+        let context = (prompt.len() + after.len()).max(1);
+        let run_of = Run { context, element: options.cache.clone(), batch: prompt.len().max(1), logits: 1 };
+        let mut cache = loaded.cache(&run_of)?;
         let start = Instant::now();
         if !prompt.is_empty() {
             loaded.decoder.forward(cx, &prompt, &mut cache, Wanted::Last)?;

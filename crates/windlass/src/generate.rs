@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde::Serialize;
 use windlass_generate::{FinishReason, Generation, Sampler, Sampling, Settings, TextStream};
 use windlass_ops::Context;
-use windlass_tensor::{DType, Limits, Value};
+use windlass_tensor::{Element, Limits, Value};
 
-use crate::load::Loaded;
+use crate::load::{Loaded, Run};
 use crate::{Error, Model, Result};
 
 /// What to generate, and how.
@@ -19,8 +19,8 @@ pub struct Options {
     pub sampling: Sampling,
     /// Texts that end generation; they are not part of the result.
     pub stop: Vec<String>,
-    /// Type of the cache: F32 or F16.
-    pub cache: DType,
+    /// Element of the cache: F32, F16 or packed.
+    pub cache: Element,
 }
 
 /// What was generated.
@@ -53,7 +53,9 @@ pub fn generate(
     let mut sampler = Sampler::new(options.sampling.clone()).map_err(|e| Error::usage(e.to_string()))?;
     let settings = Settings { tokens: options.tokens, end: end_tokens(model, limits)? };
     let context = loaded.context.min(prompt.len() + options.tokens + 1);
-    let mut generation = Generation::new(&loaded.decoder, loaded.decoder.cache(context, options.cache)?);
+    let batch = prompt.len().min(windlass_generate::BATCH);
+    let cache = loaded.cache(&Run { context, element: options.cache.clone(), batch, logits: 1 })?;
+    let mut generation = Generation::new(&loaded.decoder, cache);
     let mut stream = TextStream::new(&tokenizer);
     let mut text = Text { text: String::new(), shown: 0, stop: &options.stop, ended: false, show };
     let outcome = generation.run(cx, &prompt, &mut sampler, &settings, &mut |token| {

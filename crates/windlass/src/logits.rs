@@ -6,9 +6,9 @@ use serde::Serialize;
 use windlass_formats::{Target, TargetTensor, container};
 use windlass_models::Wanted;
 use windlass_ops::Context;
-use windlass_tensor::DType;
+use windlass_tensor::{DType, Element};
 
-use crate::load::Loaded;
+use crate::load::{Loaded, Run};
 use crate::{Code, Error, Result};
 
 /// What was computed.
@@ -21,12 +21,24 @@ pub struct Report {
 
 /// Computes logits for every one of `tokens` and writes them to a safetensors file: one tensor `logits`, F32, of shape
 /// [tokens, vocabulary].
-pub fn logits(cx: &Context, loaded: &Loaded, tokens: &[u32], out: &Path, overwrite: bool) -> Result<Report> {
+pub fn logits(
+    cx: &Context,
+    loaded: &Loaded,
+    tokens: &[u32],
+    cache: Element,
+    out: &Path,
+    overwrite: bool,
+) -> Result<Report> {
     if out.exists() && !overwrite {
         let message = format!("{} exists already", out.display());
         return Err(Error::new(Code::Failed, message).at(out).help("choose another name, or add --overwrite"));
     }
-    let mut cache = loaded.decoder.cache(tokens.len(), DType::F32)?;
+    let count = tokens.len();
+    if count > loaded.context {
+        let message = format!("there are {count} tokens, the context has {}", loaded.context);
+        return Err(Error::usage(message).help("give a larger --context, or fewer tokens"));
+    }
+    let mut cache = loaded.cache(&Run { context: count, element: cache, batch: count, logits: count })?;
     let logits = loaded.decoder.forward(cx, tokens, &mut cache, Wanted::All)?;
     let logits = logits.ok_or_else(|| Error::new(Code::Failed, "the model gave no logits"))?;
     let shape = logits.shape().to_vec();

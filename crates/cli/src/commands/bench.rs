@@ -2,12 +2,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use clap::builder::FalseyValueParser;
-use windlass::load::{self, load};
 use windlass::ops::Recorder;
-use windlass::tensor::DType;
 use windlass::{Model, Result};
 
 use crate::context::Context;
+use crate::running::Running;
 
 /// Measure tokens per second of a prompt and of decoding
 #[derive(clap::Args)]
@@ -23,15 +22,8 @@ pub struct Bench {
     /// How often to measure; medians are reported
     #[arg(long, env = "WINDLASS_REPEAT", value_name = "N", default_value_t = 5)]
     repeat: usize,
-    /// Type of the memory of keys and values
-    #[arg(long, env = "WINDLASS_KV", value_name = "TYPE", default_value = "f16", value_parser = ["f16", "f32"])]
-    kv: String,
-    /// `mapped` uses weights where they lie in the file, `resident` copies them into memory first
-    #[arg(long, env = "WINDLASS_LOAD", value_name = "HOW", default_value = "mapped", value_parser = ["mapped", "resident"])]
-    load: String,
-    /// The one provider to compute with, such as `reference`
-    #[arg(long, env = "WINDLASS_PROVIDER", value_name = "NAME")]
-    provider: Option<String>,
+    #[command(flatten)]
+    running: Running,
     /// Show which ops took how long
     #[arg(long, env = "WINDLASS_OPS", value_parser = FalseyValueParser::new())]
     ops: bool,
@@ -41,9 +33,9 @@ impl Bench {
     pub fn run(self, context: &Context) -> Result<()> {
         let start = Instant::now();
         let model = Model::open(&self.model, &context.limits)?;
-        let loaded = load(&model, &load::Options { context: Some(self.prompt + self.generate), resident: self.load == "resident" })?;
+        let loaded = self.running.load(context, &model, Some(self.prompt + self.generate))?;
         let seconds = start.elapsed().as_secs_f64();
-        let cache = if self.kv == "f32" { DType::F32 } else { DType::F16 };
+        let cache = self.running.cache("f16")?;
         let options =
             windlass::bench::Options { prompt: self.prompt, generate: self.generate, repeat: self.repeat, cache };
         let seen = |run: usize, prompt: f64, decode: f64| {
@@ -52,7 +44,7 @@ impl Bench {
             }
         };
         let recorder = Recorder::new();
-        let result = context.compute(self.provider.as_deref(), |cx| {
+        let result = context.compute(self.running.provider.as_deref(), |cx| {
             if !self.ops {
                 return windlass::bench::bench(cx, &loaded, &options, seconds, &seen);
             }

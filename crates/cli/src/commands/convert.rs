@@ -71,7 +71,7 @@ impl Convert {
             quality: Quality { text: self.calibrate, max_divergence: self.max_kld, context: None },
             resume: self.resume,
             overwrite: self.overwrite,
-            memory_limit: context.globals.memory_limit,
+            memory_limit: context.memory_limit(),
             threads: context.threads(),
             limits: context.limits.clone(),
         };

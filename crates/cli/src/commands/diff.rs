@@ -19,7 +19,7 @@ impl Diff {
         let a = Model::open(&self.a, &context.limits)?;
         let b = Model::open(&self.b, &context.limits)?;
         let progress = context.progress("diff");
-        let result = diff(&a, &b, context.globals.memory_limit, &|done, total| progress.show(done, total))?;
+        let result = diff(&a, &b, context.memory_limit(), &|done, total| progress.show(done, total))?;
         drop(progress);
         context.print(&result, |out| {
             let width = result.tensors.iter().map(|t| t.name.len()).max().unwrap_or(0).max(6);

@@ -1,12 +1,11 @@
 use std::io::{Read, Write};
 use std::sync::atomic::Ordering;
 
-use windlass::load::{self, load};
 use windlass::sampling::Sampling;
-use windlass::tensor::DType;
 use windlass::{Code, Error, Model, Result};
 
 use crate::context::Context;
+use crate::running::Running;
 
 /// Continue a text
 #[derive(clap::Args)]
@@ -40,25 +39,15 @@ pub struct Generate {
     /// End where this text would come; may be given several times
     #[arg(long, env = "WINDLASS_STOP", value_name = "TEXT")]
     stop: Vec<String>,
-    /// Tokens that the model is to remember [default: as trained, at most 4096]
-    #[arg(long, env = "WINDLASS_CONTEXT", value_name = "N")]
-    context: Option<usize>,
-    /// Type of the memory of keys and values
-    #[arg(long, env = "WINDLASS_KV", value_name = "TYPE", default_value = "f16", value_parser = ["f16", "f32"])]
-    kv: String,
-    /// `mapped` uses weights where they lie in the file, `resident` copies them into memory first
-    #[arg(long, env = "WINDLASS_LOAD", value_name = "HOW", default_value = "mapped", value_parser = ["mapped", "resident"])]
-    load: String,
-    /// The one provider to compute with, such as `reference`
-    #[arg(long, env = "WINDLASS_PROVIDER", value_name = "NAME")]
-    provider: Option<String>,
+    #[command(flatten)]
+    running: Running,
 }
 
 impl Generate {
     pub fn run(self, context: &Context) -> Result<()> {
         let prompt = if self.prompt == "-" { standard_input(context.limits.side_file_bytes)? } else { self.prompt };
         let model = Model::open(&self.model, &context.limits)?;
-        let loaded = load(&model, &load::Options { context: self.context, resident: self.load == "resident" })?;
+        let loaded = self.running.load(context, &model, None)?;
         let options = windlass::generate::Options {
             prompt,
             tokens: self.tokens,
@@ -72,7 +61,7 @@ impl Generate {
                 ..Sampling::default()
             },
             stop: self.stop,
-            cache: if self.kv == "f32" { DType::F32 } else { DType::F16 },
+            cache: self.running.cache("f16")?,
         };
         let (stop, json) = (context.heed_stop(), context.globals.json);
         let mut show = |text: &str| {
@@ -80,7 +69,7 @@ impl Generate {
             let shown = json || (write!(out, "{text}").and_then(|()| out.flush())).is_ok();
             shown && !stop.load(Ordering::Relaxed)
         };
-        let result = context.compute(self.provider.as_deref(), |cx| {
+        let result = context.compute(self.running.provider.as_deref(), |cx| {
             windlass::generate::generate(cx, &model, &loaded, &options, &context.limits, &mut show)
         })??;
         if !json {

@@ -1,10 +1,10 @@
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
-use windlass::load::{self, load};
 use windlass::{Model, Result};
 
 use crate::context::Context;
+use crate::running::Running;
 
 /// Compute what a model says comes after each token
 #[derive(clap::Args)]
@@ -17,9 +17,8 @@ pub struct Logits {
     /// Where to write: a safetensors file with one F32 tensor `logits` [tokens, vocabulary]
     #[arg(long, env = "WINDLASS_OUT", value_name = "FILE")]
     out: PathBuf,
-    /// The one provider to compute with, such as `reference`
-    #[arg(long, env = "WINDLASS_PROVIDER", value_name = "NAME")]
-    provider: Option<String>,
+    #[command(flatten)]
+    running: Running,
     /// Replace FILE if it exists
     #[arg(long, env = "WINDLASS_OVERWRITE", value_parser = FalseyValueParser::new())]
     overwrite: bool,
@@ -28,9 +27,10 @@ pub struct Logits {
 impl Logits {
     pub fn run(self, context: &Context) -> Result<()> {
         let model = Model::open(&self.model, &context.limits)?;
-        let loaded = load(&model, &load::Options { context: Some(self.tokens.len()), ..Default::default() })?;
-        let result = context.compute(self.provider.as_deref(), |cx| {
-            windlass::logits::logits(cx, &loaded, &self.tokens, &self.out, self.overwrite)
+        let loaded = self.running.load(context, &model, Some(self.tokens.len()))?;
+        let cache = self.running.cache("f32")?;
+        let result = context.compute(self.running.provider.as_deref(), |cx| {
+            windlass::logits::logits(cx, &loaded, &self.tokens, cache, &self.out, self.overwrite)
         })??;
         context.print(&result, |out| {
             writeln!(out, "{} tokens x {} logits -> {}", result.tokens, result.vocabulary, result.out.display())

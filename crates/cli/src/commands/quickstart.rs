@@ -24,7 +24,7 @@ impl Quickstart {
         let watch = Watch { stop: context.heed_stop(), progress: &|_, _| {} };
         let options = Options {
             overwrite: self.overwrite,
-            memory_limit: context.globals.memory_limit,
+            memory_limit: context.memory_limit(),
             threads: context.threads(),
             limits: context.limits.clone(),
             ..Options::default()

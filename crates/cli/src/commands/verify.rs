@@ -52,7 +52,7 @@ impl Verify {
         let options = Options {
             deep: self.deep,
             limits: context.limits.clone(),
-            memory_limit: context.globals.memory_limit,
+            memory_limit: context.memory_limit(),
             progress: &|done, total| progress.show(done, total),
         };
         verify(&model, &options)

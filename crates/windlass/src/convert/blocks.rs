@@ -38,9 +38,10 @@ pub struct Piece {
 pub struct Blocks<'a> {
     source: &'a Source,
     pub(super) pieces: &'a [Piece],
-    files: &'a [File],
+    sink: &'a dyn Sink,
     pub(super) pool: &'a Pool,
-    journal: &'a Journal,
+    /// What is done already, where that is kept.
+    journal: Option<&'a Journal>,
     pub(super) steps: Vec<Step>,
     /// For each step, squared error and squared values as bits of `f64`: added up in order, whatever the threads.
     errors: Vec<[AtomicU64; 2]>,
@@ -75,9 +76,9 @@ impl<'a> Blocks<'a> {
     pub fn new(
         source: &'a Source,
         pieces: &'a [Piece],
-        files: &'a [File],
+        sink: &'a dyn Sink,
         pool: &'a Pool,
-        journal: &'a Journal,
+        journal: Option<&'a Journal>,
     ) -> Self {
         let steps = cut(source, pieces);
         let errors = steps.iter().map(|_| [AtomicU64::new(0), AtomicU64::new(0)]).collect();
@@ -85,7 +86,7 @@ impl<'a> Blocks<'a> {
         Self {
             source,
             pieces,
-            files,
+            sink,
             pool,
             journal,
             steps,
@@ -428,7 +429,7 @@ impl<'a> Blocks<'a> {
     }
 
     fn write(&self, piece: &Piece, step: &Step, planes: &[&[u8]]) -> Result<()> {
-        let target = Arrays { files: self.files, extents: &piece.extents };
+        let target = Arrays { sink: self.sink, extents: &piece.extents };
         let written = match (&piece.arrangement, packing(&piece.element)) {
             (Some(arrangement), Some(packing)) => {
                 let _one_at_a_time = self.scatters.lock();
@@ -444,28 +445,47 @@ impl<'a> Blocks<'a> {
             }
         };
         written.map_err(|source| {
-            let mut error = Error::io(self.journal.target(), source);
+            let mut error = Error::io(self.journal.map_or(self.source.path(), Journal::target), source);
             error.resumable = true;
             error
         })
     }
 }
 
-/// The extents of one output in the files of the target.
+/// Where blocks go: the parts of a target by number.
+pub trait Sink: Sync {
+    /// Fills `buffer` with what lies at `offset`.
+    fn read(&self, part: usize, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Puts `bytes` at `offset`.
+    fn write(&self, part: usize, offset: u64, bytes: &[u8]) -> io::Result<()>;
+}
+
+impl Sink for Vec<File> {
+    fn read(&self, part: usize, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        windlass_formats::files::read_exact_at(&self[part], buffer, offset)
+    }
+
+    fn write(&self, part: usize, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        super::output::write_all_at(&self[part], bytes, offset)
+    }
+}
+
+/// The extents of one output in the target.
 struct Arrays<'a> {
-    files: &'a [File],
+    sink: &'a dyn Sink,
     extents: &'a [Extent],
 }
 
 impl Stored for Arrays<'_> {
     fn read(&self, array: usize, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let extent = self.extents[array];
-        windlass_formats::files::read_exact_at(&self.files[extent.part], buffer, extent.offset + offset)
+        self.sink.read(extent.part, extent.offset + offset, buffer)
     }
 
     fn write(&self, array: usize, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let extent = self.extents[array];
-        super::output::write_all_at(&self.files[extent.part], bytes, extent.offset + offset)
+        self.sink.write(extent.part, extent.offset + offset, bytes)
     }
 }
 
@@ -505,7 +525,7 @@ impl pipeline::Work for Blocks<'_> {
     }
 
     fn step(&self, index: usize) -> Result<()> {
-        if let Some(errors) = self.journal.done(index) {
+        if let Some(errors) = self.journal.and_then(|journal| journal.done(index)) {
             for (slot, bits) in self.errors[index].iter().zip(errors) {
                 slot.store(bits, Ordering::Relaxed);
             }
@@ -513,7 +533,7 @@ impl pipeline::Work for Blocks<'_> {
         }
         self.make(index)?;
         let errors = [0, 1].map(|i| self.errors[index][i].load(Ordering::Relaxed));
-        self.journal.record(index, errors)
+        self.journal.map_or(Ok(()), |journal| journal.record(index, errors))
     }
 }
 

@@ -9,6 +9,7 @@ mod blocks;
 mod dtypes;
 mod encoding;
 mod foreign;
+mod image;
 mod journal;
 mod names;
 mod output;
@@ -41,6 +42,7 @@ use output::Partial;
 use quality::Gate;
 
 pub use belongings::side_files;
+pub(crate) use image::{Image, fingerprint, tensor};
 pub use output::write_layout;
 pub use quality::{Quality, WINDOWS};
 
@@ -285,7 +287,7 @@ impl Conversion {
         partial.stale = place::stale(&self.target, &self.layout);
         let taken = system::peak_memory().unwrap_or(0);
         let pool = Pool::new(self.options.memory_limit.saturating_sub(taken));
-        let blocks = Blocks::new(&self.model.source, &self.pieces, &partial.files, &pool, &journal);
+        let blocks = Blocks::new(&self.model.source, &self.pieces, &partial.files, &pool, Some(&journal));
         let options = pipeline::Options { threads: self.threads, stop: watch.stop, progress: watch.progress, ahead: 8 };
         let result =
             blocks.tally(&options).and_then(|()| pipeline::run(&blocks, &options)).and_then(|_| self.gate(&blocks));

@@ -83,3 +83,47 @@ pub fn write_gguf(bench: &Bench, model: &Model, metadata: windlass::tensor::Meta
     })
     .unwrap();
 }
+
+/// Writes a llama of 240 MiB in bf16, 30 layers of 8 MiB, and gives its size. All layers have the same made-up weights.
+pub fn large(folder: &Path) -> u64 {
+    use std::io::Write;
+    const LAYERS: usize = 30;
+    let config = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 512, "intermediate_size": 2048,
+        "num_hidden_layers": LAYERS, "num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 64,
+        "vocab_size": 512, "max_position_embeddings": 4096, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+        "hidden_act": "silu", "tie_word_embeddings": true,
+    });
+    let (architecture, hyper) = windlass::catalog::from_hf_config(&config).unwrap();
+    let pieces = architecture.pieces(&hyper).unwrap();
+    let places = pieces
+        .iter()
+        .filter(|p| p.required)
+        .filter_map(|p| p.places(windlass::catalog::Convention::Hf).into_iter().next());
+    let (mut header, mut at) = (serde_json::Map::new(), 0);
+    for place in places {
+        let bytes = place.shape.iter().product::<usize>() * 2;
+        let about = serde_json::json!({"dtype": "BF16", "shape": place.shape, "data_offsets": [at, at + bytes]});
+        header.insert(place.tensor, about);
+        at += bytes;
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let mut file = std::io::BufWriter::new(std::fs::File::create(folder.join("model.safetensors")).unwrap());
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(&header).unwrap();
+    // Between 2^-9 and 2^-6, of both signs.
+    let mut seed = 1u64;
+    let mut next = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let bits = (seed >> 40) as u16;
+        (bits & 0x807f | (118 + (bits >> 8) % 3) << 7).to_le_bytes()
+    };
+    let block: Vec<u8> = (0..(1 << 20) / 2).flat_map(|_| next()).collect();
+    for start in (0..at).step_by(block.len()) {
+        file.write_all(&block[..block.len().min(at - start)]).unwrap();
+    }
+    file.flush().unwrap();
+    at as u64
+}
