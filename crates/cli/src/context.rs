@@ -1,7 +1,7 @@
 //! What every command shares: global flags, progress, the way results and errors are printed.
 
 use clap::builder::FalseyValueParser;
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -169,6 +169,22 @@ impl Context {
             true => ExitCode::from(error.code as u8),
             false => fail(error, self.globals.json),
         }
+    }
+
+    /// A text as an argument gives it; `-` reads standard input.
+    pub fn text(&self, argument: String) -> Result<String> {
+        if argument != "-" {
+            return Ok(argument);
+        }
+        let limit = self.limits.string_bytes;
+        let mut text = String::new();
+        let read = std::io::stdin().take(limit + 1).read_to_string(&mut text);
+        read.map_err(|e| Error::new(windlass::Code::Failed, format!("standard input: {e}")))?;
+        if text.len() as u64 > limit {
+            let message = format!("standard input has more than {limit} bytes");
+            return Err(Error::new(windlass::Code::Refused, message));
+        }
+        Ok(text)
     }
 
     /// A note for people, on standard error.

@@ -6,12 +6,12 @@ use windlass::{Model, Result};
 use crate::context::Context;
 
 /// How a model is loaded, and what it remembers.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub struct Running {
     /// Tokens that the model is to remember [default: as trained, at most 4096]
     #[arg(long, env = "WINDLASS_CONTEXT", value_name = "N")]
     pub context: Option<usize>,
-    /// Type of the memory of keys and values; q8_0 takes about half of f16 [default: f16; of `logits`: f32]
+    /// Type of the memory of keys and values; q8_0 takes about half of f16 [default: f16; of `logits` and `eval`: f32]
     #[arg(long, env = "WINDLASS_KV", value_name = "TYPE", value_parser = ["f16", "q8_0", "f32"])]
     pub kv: Option<String>,
     /// `mapped` uses weights where they lie in the file, `resident` copies them into memory, `stream` reads each layer when

@@ -42,7 +42,7 @@ impl Decoder {
         context: usize,
     ) -> Result<Decoder, Error> {
         if !hyper.causal() {
-            let message = "it is an encoder, and only decoders have a graph yet".into();
+            let message = "it is an encoder, which gives no next token".into();
             return Err(Error::Unsupported { architecture: architecture.name(), message });
         }
         let first = weights.layer(0)?;
@@ -92,6 +92,24 @@ impl Decoder {
         cache: &mut Cache,
         wanted: Wanted,
     ) -> Result<Option<Tensor>, Error> {
+        let hidden = self.blocks(cx, tokens, cache)?;
+        let hidden = match wanted {
+            Wanted::All => hidden,
+            Wanted::Last => hidden.narrow(0, tokens.len() - 1, 1)?,
+            Wanted::None => return Ok(None),
+        };
+        let hidden = self.norm(cx, Role::OutputNorm, None, &hidden)?.unwrap_or(hidden);
+        self.logits(cx, &hidden).map(Some)
+    }
+
+    /// As [`Decoder::forward`], but gives the last states `[tokens, hidden]`, of which logits would be made.
+    pub fn states(&self, cx: &Context, tokens: &[u32], cache: &mut Cache) -> Result<Tensor, Error> {
+        let hidden = self.blocks(cx, tokens, cache)?;
+        Ok(self.norm(cx, Role::OutputNorm, None, &hidden)?.unwrap_or(hidden))
+    }
+
+    /// The states after the last block.
+    fn blocks(&self, cx: &Context, tokens: &[u32], cache: &mut Cache) -> Result<Tensor, Error> {
         self.check(tokens, cache)?;
         let mut hidden = self.embed(cx, tokens)?;
         for layer in 0..self.hyper.layers() {
@@ -101,13 +119,7 @@ impl Decoder {
             };
         }
         cache.length += tokens.len();
-        let hidden = match wanted {
-            Wanted::All => hidden,
-            Wanted::Last => hidden.narrow(0, tokens.len() - 1, 1)?,
-            Wanted::None => return Ok(None),
-        };
-        let hidden = self.norm(cx, Role::OutputNorm, None, &hidden)?.unwrap_or(hidden);
-        self.logits(cx, &hidden).map(Some)
+        Ok(hidden)
     }
 
     fn check(&self, tokens: &[u32], cache: &Cache) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use windlass_ops::Context;
-use windlass_tensor::{DType, TypedTensor};
+use windlass_tensor::TypedTensor;
 
 use crate::{Cache, Decoder, Error, Wanted};
 
@@ -45,19 +45,22 @@ struct Position {
 }
 
 impl<'a> Evaluation<'a> {
-    /// Scores `model` in windows of `window` tokens, and against `base` if there is one; keys and values are remembered
-    /// as `cache`. The two need the same vocabulary, and a window at least two tokens.
-    pub fn new(model: &'a Decoder, base: Option<&'a Decoder>, window: usize, cache: DType) -> Result<Self, Error> {
+    /// Scores `model` in windows of `window` tokens, and against `base` if there is one, each with a cache that has room
+    /// for a window. The two need the same vocabulary, and a window at least two tokens.
+    pub fn new(model: (&'a Decoder, Cache), base: Option<(&'a Decoder, Cache)>, window: usize) -> Result<Self, Error> {
         if window < 2 {
             return Err(Error::Context { tokens: 2, context: window });
         }
-        if let Some(base) = base.filter(|base| base.hyper().vocab() != model.hyper().vocab()) {
-            let (found, expected) = (model.hyper().vocab(), base.hyper().vocab());
+        if let Some((base, _)) = base.as_ref().filter(|(base, _)| base.hyper().vocab() != model.0.hyper().vocab()) {
+            let (found, expected) = (model.0.hyper().vocab(), base.hyper().vocab());
             return Err(Error::Vocabulary { found, expected });
         }
-        let with_cache = |decoder: &'a Decoder| Ok::<_, Error>((decoder, decoder.cache(window, cache)?));
-        let base = base.map(with_cache).transpose()?;
-        Ok(Self { model: with_cache(model)?, base, window, scores: Scores::default() })
+        Ok(Self { model, base, window, scores: Scores::default() })
+    }
+
+    /// Tokens whose logits are looked at together.
+    pub fn at_once(vocabulary: usize) -> usize {
+        (LOGITS / (4 * vocabulary.max(1))).max(1)
     }
 
     /// Scores one window, which has as many tokens as was said. `each` is told how many of them were read since the last
@@ -75,7 +78,7 @@ impl<'a> Evaluation<'a> {
             return Ok(false);
         }
         let vocabulary = self.model.0.hyper().vocab();
-        let at_once = (LOGITS / (4 * vocabulary.max(1))).max(1);
+        let at_once = Self::at_once(vocabulary);
         // The last token predicts what is not in the window.
         let positions: Vec<usize> = (first..tokens.len() - 1).collect();
         for part in positions.chunks(at_once) {

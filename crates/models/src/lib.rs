@@ -5,6 +5,7 @@
 
 mod cache;
 mod decoder;
+mod encoder;
 mod error;
 mod evaluation;
 mod experts;
@@ -12,6 +13,7 @@ mod weights;
 
 pub use cache::Cache;
 pub use decoder::{Decoder, Wanted};
+pub use encoder::{Encoder, Pooling};
 pub use error::Error;
 pub use evaluation::{Evaluation, Scores};
 pub use weights::{Layers, Weight, Weights};

@@ -8,11 +8,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
+use windlass_models::Cache;
 use windlass_models::{Evaluation, Scores};
 use windlass_ops::Context;
-use windlass_tensor::{DType, Limits};
+use windlass_tensor::{DType, Element, Limits};
 
-use crate::load::{self, load};
+use crate::load::{Loaded, Run};
 use crate::{Code, Error, Model, Result};
 
 /// Tokens of a window, unless told otherwise.
@@ -25,15 +26,15 @@ pub struct Options {
     pub context: usize,
     /// Most windows that are looked at.
     pub windows: usize,
-    /// Type of the memory of keys and values.
-    pub cache: DType,
+    /// Element of the memory of keys and values.
+    pub cache: Element,
     /// Largest mean divergence that is good enough.
     pub max_divergence: Option<f64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { context: WINDOW, windows: usize::MAX, cache: DType::F32, max_divergence: None }
+        Self { context: WINDOW, windows: usize::MAX, cache: DType::F32.into(), max_divergence: None }
     }
 }
 
@@ -62,24 +63,26 @@ pub struct Report {
     pub peak_memory_bytes: u64,
 }
 
-/// Evaluates `model` on a text, against `base` if there is one. `progress` is told of tokens done and in all, and says
+/// Evaluates a model on a text, against `base` if there is one. `progress` is told of tokens done and in all, and says
 /// whether to go on.
 pub fn eval(
     cx: &Context,
-    model: &Model,
-    base: Option<&Model>,
+    (model, loaded): (&Model, &Loaded),
+    base: Option<(&Model, &Loaded)>,
     text: &Text,
     options: &Options,
     limits: &Limits,
     progress: &dyn Fn(u64, u64) -> bool,
 ) -> Result<Report> {
     let start = Instant::now();
-    let windows = windows(model, base, text, options, limits)?;
-    let how = load::Options { context: Some(options.context), ..load::Options::default() };
-    let loaded = load(model, &how)?;
-    let base = base.map(|base| load(base, &how)).transpose()?;
-    let base = base.as_ref().map(|base| &base.decoder);
-    let mut evaluation = Evaluation::new(&loaded.decoder, base, options.context, options.cache)?;
+    let windows = windows(model, base.map(|base| base.0), text, options, limits)?;
+    let cache = |loaded: &Loaded| -> Result<Cache> {
+        let logits = Evaluation::at_once(loaded.decoder.hyper().vocab()).min(options.context);
+        let run = Run { context: options.context, element: options.cache.clone(), batch: options.context, logits };
+        loaded.cache(&run)
+    };
+    let base = base.map(|(_, base)| Ok::<_, Error>((&base.decoder, cache(base)?))).transpose()?;
+    let mut evaluation = Evaluation::new((&loaded.decoder, cache(loaded)?), base, options.context)?;
     let (total, mut done) = ((windows.len() * options.context) as u64, 0);
     for window in &windows {
         let on = evaluation.window(cx, window, &mut |read| {

@@ -6,6 +6,7 @@ pub mod bench;
 pub mod convert;
 pub mod devices;
 pub mod diff;
+pub mod embed;
 mod error;
 pub mod eval;
 pub mod generate;

@@ -38,7 +38,8 @@ fn perplexity_is_what_the_logits_of_transformers_give() {
         let (tokens, losses) = losses(name);
         let model = Model::open(golden(name), &Limits::default()).unwrap();
         let loaded = load(&model, &load::Options { context: Some(64), ..Default::default() }).unwrap();
-        let mut evaluation = Evaluation::new(&loaded.decoder, Some(&loaded.decoder), tokens.len(), DType::F32).unwrap();
+        let with_cache = || (&loaded.decoder, loaded.decoder.cache(tokens.len(), DType::F32).unwrap());
+        let mut evaluation = Evaluation::new(with_cache(), Some(with_cache()), tokens.len()).unwrap();
         let mut read = 0;
         // Twice: a window begins with nothing.
         for _ in 0..2 {
@@ -85,9 +86,12 @@ impl Tour {
     fn eval(&self, model: &str, base: Option<&str>, context: usize) -> windlass::Result<eval::Report> {
         let limits = Limits::default();
         let open = |name: &str| Model::open(self.path(name), &limits).unwrap();
-        let (model, base) = (open(model), base.map(open));
+        let how = load::Options { context: Some(context), ..Default::default() };
+        let loaded = |name: &str| (open(name), load(&open(name), &how).unwrap());
+        let (model, base) = (loaded(model), base.map(loaded));
+        let both = ((&model.0, &model.1), base.as_ref().map(|base| (&base.0, &base.1)));
         let options = eval::Options { context, ..eval::Options::default() };
-        Context::here(|cx| eval(cx, &model, base.as_ref(), &self.text, &options, &limits, &|_, _| true))
+        Context::here(|cx| eval(cx, both.0, both.1, &self.text, &options, &limits, &|_, _| true))
     }
 }
 

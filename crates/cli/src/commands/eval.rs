@@ -2,14 +2,15 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use windlass::eval::{self, Report, Text, WINDOW};
-use windlass::tensor::DType;
 use windlass::{Error, Model, Result};
 
 use crate::context::Context;
+use crate::running::Running;
 
 /// Measure how well a model predicts a text, and how far it is from another
 ///
-/// The text is cut into windows; tokens of the second half of each are scored, as llama.cpp's perplexity does it.
+/// The text is cut into windows of `--context` tokens [default: 512]; tokens of the second half of each are scored, as
+/// llama.cpp's perplexity does it. With `--scheme` MODEL is quantized while it is loaded, so that a scheme can be tried.
 #[derive(clap::Args)]
 pub struct Eval {
     /// A file, a folder, or hf:ORG/NAME
@@ -20,21 +21,14 @@ pub struct Eval {
     /// The model to compare with, such as the one that MODEL was quantized from
     #[arg(long, env = "WINDLASS_AGAINST", value_name = "MODEL2")]
     against: Option<String>,
-    /// Tokens of a window
-    #[arg(long, env = "WINDLASS_CONTEXT", value_name = "N", default_value_t = WINDOW)]
-    context: usize,
     /// Look at no more windows than this
     #[arg(long, env = "WINDLASS_WINDOWS", value_name = "N")]
     windows: Option<usize>,
     /// Fail, with exit code 5, if the mean KL divergence from MODEL2 is larger
     #[arg(long, env = "WINDLASS_MAX_KLD", value_name = "X", requires = "against")]
     max_kld: Option<f64>,
-    /// Type of the memory of keys and values
-    #[arg(long, env = "WINDLASS_KV", value_name = "TYPE", default_value = "f32", value_parser = ["f16", "f32"])]
-    kv: String,
-    /// The one provider to compute with, such as `reference`
-    #[arg(long, env = "WINDLASS_PROVIDER", value_name = "NAME")]
-    provider: Option<String>,
+    #[command(flatten)]
+    running: Running,
 }
 
 impl Eval {
@@ -45,19 +39,25 @@ impl Eval {
         let text = Text::read(&self.text, &context.limits)?;
         let model = Model::open(&self.model, &context.limits)?;
         let base = self.against.as_ref().map(|base| Model::open(base, &context.limits)).transpose()?;
+        let window = self.running.context.unwrap_or(WINDOW);
         let options = eval::Options {
-            context: self.context,
+            context: window,
             windows: self.windows.unwrap_or(usize::MAX).max(1),
-            cache: if self.kv == "f32" { DType::F32 } else { DType::F16 },
+            cache: self.running.cache("f32")?,
             max_divergence: self.max_kld,
         };
+        let loaded = self.running.load(context, &model, Some(window))?;
+        // What MODEL is quantized to while it is loaded is compared with MODEL2 as it is.
+        let plain = Running { scheme: None, ..self.running.clone() };
+        let base_loaded = base.as_ref().map(|base| plain.load(context, base, Some(window))).transpose()?;
+        let base = base.as_ref().zip(base_loaded.as_ref());
         let (progress, stop) = (context.progress_in("eval", "tokens"), context.heed_stop());
         let show = |done, total| {
             progress.show(done, total);
             !stop.load(Ordering::Relaxed)
         };
-        let report = context.compute(self.provider.as_deref(), |cx| {
-            eval::eval(cx, &model, base.as_ref(), &text, &options, &context.limits, &show)
+        let report = context.compute(self.running.provider.as_deref(), |cx| {
+            eval::eval(cx, (&model, &loaded), base, &text, &options, &context.limits, &show)
         })??;
         drop(progress);
         context.judge(&report, eval::gate(&report, &options), |out| tell(out, &report))

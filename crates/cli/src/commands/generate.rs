@@ -1,8 +1,8 @@
-use std::io::{Read, Write};
+use std::io::Write;
 use std::sync::atomic::Ordering;
 
 use windlass::sampling::Sampling;
-use windlass::{Code, Error, Model, Result};
+use windlass::{Model, Result};
 
 use crate::context::Context;
 use crate::running::Running;
@@ -45,7 +45,7 @@ pub struct Generate {
 
 impl Generate {
     pub fn run(self, context: &Context) -> Result<()> {
-        let prompt = if self.prompt == "-" { standard_input(context.limits.side_file_bytes)? } else { self.prompt };
+        let prompt = context.text(self.prompt)?;
         let model = Model::open(&self.model, &context.limits)?;
         let loaded = self.running.load(context, &model, None)?;
         let options = windlass::generate::Options {
@@ -86,11 +86,4 @@ impl Generate {
         }
         context.print(&result, |_| Ok(()))
     }
-}
-
-fn standard_input(limit: u64) -> Result<String> {
-    let mut text = String::new();
-    let read = std::io::stdin().take(limit).read_to_string(&mut text);
-    read.map_err(|e| Error::new(Code::Failed, format!("standard input: {e}")))?;
-    Ok(text)
 }

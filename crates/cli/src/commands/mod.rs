@@ -41,6 +41,7 @@ commands! {
     logits Logits;
     tokenize Tokenize;
     detokenize Detokenize;
+    embed Embed;
     eval Eval;
     routes Routes;
     explain Explain;

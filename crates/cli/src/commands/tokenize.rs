@@ -1,9 +1,8 @@
-use std::io::Read;
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use serde::Serialize;
-use windlass::{Code, Error, Model, Result};
+use windlass::{Model, Result};
 
 use crate::context::Context;
 
@@ -29,7 +28,7 @@ struct Tokens {
 impl Tokenize {
     pub fn run(self, context: &Context) -> Result<()> {
         let tokenizer = Model::open(&self.model, &context.limits)?.tokenizer(&context.limits)?;
-        let text = if self.prompt == "-" { read_input(context)? } else { self.prompt };
+        let text = context.text(self.prompt)?;
         let tokens = tokenizer.encode(&text, !self.no_special)?;
         let pieces = tokens.iter().map(|t| tokenizer.piece(*t).unwrap_or_default()).collect();
         let result = Tokens { tokens, pieces };
@@ -37,15 +36,4 @@ impl Tokenize {
             result.tokens.iter().zip(&result.pieces).try_for_each(|(token, piece)| writeln!(out, "{token:>7}  {piece}"))
         })
     }
-}
-
-fn read_input(context: &Context) -> Result<String> {
-    let limit = context.limits.string_bytes;
-    let mut text = String::new();
-    let read = std::io::stdin().take(limit + 1).read_to_string(&mut text);
-    read.map_err(|e| Error::new(Code::Failed, format!("standard input: {e}")))?;
-    if text.len() as u64 > limit {
-        return Err(Error::new(Code::Refused, format!("standard input has more than {limit} bytes")));
-    }
-    Ok(text)
 }

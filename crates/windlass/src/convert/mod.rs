@@ -518,6 +518,9 @@ fn belongings(
         if let Some(number) = file_type {
             all.metadata.set("general.file_type", number);
         }
+        if let Some(key) = crate::embed::pooling_key(model, limits) {
+            all.metadata.set(key.0, key.1);
+        }
         all.metadata.set("general.quantization_version", Value::U32(2));
         return Ok(all);
     }

@@ -8,6 +8,7 @@ use windlass_runtime::scheduler::set_threads;
 
 use super::Options;
 use crate::eval::{self, Text, eval};
+use crate::load::{self, load};
 use crate::{Error, Model, Result};
 
 /// Windows of the text that are looked at.
@@ -82,8 +83,10 @@ impl Gate {
             progress(done, total);
             !stop.load(Ordering::Relaxed)
         };
-        let report =
-            Context::here(|cx| eval(cx, &written, Some(source), &self.text, &self.how, &options.limits, &show))?;
+        let how = load::Options { context: Some(self.how.context), ..load::Options::default() };
+        let (loaded, base) = (load(&written, &how)?, load(source, &how)?);
+        let (both, limits) = (((&written, &loaded), Some((source, &base))), &options.limits);
+        let report = Context::here(|cx| eval(cx, both.0, both.1, &self.text, &self.how, limits, &show))?;
         eval::gate(&report, &self.how)?;
         Ok(report)
     }

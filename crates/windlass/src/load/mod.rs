@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use windlass_catalog::{Convention, Hyper};
-use windlass_models::{Decoder, Weights};
+use windlass_models::{Decoder, Encoder, Weights};
 use windlass_quant::Packing;
 use windlass_tensor::{DType, Element, Tensor};
 
@@ -77,6 +77,15 @@ impl Strategy {
 impl Options {
     /// Tokens that a model remembers at most where nobody says how many.
     pub const DEFAULT_CONTEXT: usize = 4096;
+}
+
+/// Maps an encoder and puts its graph together.
+pub fn load_encoder(model: &Model) -> Result<Encoder> {
+    let (identity, placed) = (model.identity()?, mapped::place(model)?);
+    let at = |error: windlass_models::Error| Error::from(error).at(model.source.path());
+    let find = |name: &str| placed.tensors.get(name).cloned();
+    let weights = Weights::find(identity.architecture, &placed.hyper, placed.convention, find).map_err(at)?;
+    Encoder::new(identity.architecture, placed.hyper, weights).map_err(at)
 }
 
 /// Loads a model and puts its graph together.
