@@ -69,3 +69,13 @@ fn convert_measures_on_a_text() {
     let (error, code) = document(here, &["convert", "model", "n.gguf", "--max-kld", "1"]);
     assert!(code == 2 && error["error"]["help"].as_str().unwrap().contains("--calibrate"));
 }
+
+#[test]
+fn embed_has_its_keys() {
+    let folder = model();
+    let (report, code) = document(folder.path(), &["embed", "model", "-p", "heavy anchors"]);
+    assert_eq!((code, report["embedding"].as_array().map(Vec::len)), (0, Some(256)));
+    keys(&report, &["embedding", "tokens"]);
+    let (error, code) = document(folder.path(), &["embed", "model", "-p", ""]);
+    assert!(code == 2 && error["error"]["message"].as_str().unwrap().contains("no tokens"), "{error}");
+}
