@@ -4,11 +4,15 @@ mod commands;
 mod config;
 mod context;
 mod running;
+mod sampling;
 mod size;
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::error::{ContextKind, ContextValue};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 
 use context::{Context, Globals};
 
@@ -28,7 +32,7 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(error) => return context::fail(&error, json),
     };
-    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = parse(command).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && json => {
@@ -45,6 +49,24 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => context.fail(&error),
     }
+}
+
+/// Parses the arguments; a model where a command is expected is one to chat with.
+fn parse(command: clap::Command) -> Result<ArgMatches, clap::Error> {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    command.clone().try_get_matches_from(&arguments).or_else(|error| {
+        let model = match error.get(ContextKind::InvalidSubcommand) {
+            Some(ContextValue::String(name)) if name.starts_with("hf:") || Path::new(name).exists() => name,
+            _ => return Err(error),
+        };
+        match arguments.iter().position(|argument| argument == model.as_str()) {
+            Some(at) => {
+                arguments.insert(at, "chat".into());
+                command.try_get_matches_from(arguments)
+            }
+            None => Err(error),
+        }
+    })
 }
 
 /// What clap prints over several lines: its first paragraph is the message, hints and usage are the help.

@@ -1,8 +1,9 @@
 //! The contract of the verbs that run models.
 #![allow(clippy::unwrap_used)]
 
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -78,4 +79,79 @@ fn embed_has_its_keys() {
     keys(&report, &["embedding", "tokens"]);
     let (error, code) = document(folder.path(), &["embed", "model", "-p", ""]);
     assert!(code == 2 && error["error"]["message"].as_str().unwrap().contains("no tokens"), "{error}");
+}
+
+/// A conversation whose turns come from a program.
+fn converse(folder: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
+    command.current_dir(folder).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn chat_takes_turns_and_keeps_what_was_said() {
+    let folder = model();
+    let here = folder.path();
+    let flags = ["chat", "model", "-n", "5", "--temperature", "0", "--context", "256", "-v"];
+    let input = "Hello\nOne line \\\nand another\n/save talk.json\n/reset\nHello\n/exit\nnever said\n";
+    let output = converse(here, &flags, input);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{err}");
+    let saved: Value = serde_json::from_slice(&std::fs::read(here.join("talk.json")).unwrap()).unwrap();
+    let messages = saved["messages"].as_array().unwrap();
+    let roles: Vec<&str> = messages.iter().map(|m| m["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["user", "assistant", "user", "assistant"]);
+    assert_eq!(messages[2]["content"], "One line \nand another");
+    // The same beginning gives the same answer, and is known from the second turn on.
+    let answer = messages[1]["content"].as_str().unwrap();
+    assert!(out.matches(answer.trim()).count() >= 2, "{out}");
+    let known: Vec<usize> = err.lines().filter_map(|l| l.split_once('(')?.1.split(' ').next()?.parse().ok()).collect();
+    assert!(known.len() == 3 && known[0] == 0 && known[1] > 5, "{err}");
+    let (document, code) = {
+        let output = converse(here, &["model", "-n", "3", "--json", "--system", "Be brief."], "Hello\n");
+        (serde_json::from_slice::<Value>(&output.stdout).unwrap(), output.status.code())
+    };
+    assert_eq!((code, &document["messages"][0]["role"]), (Some(0), &"system".into()));
+    assert_eq!(document["messages"].as_array().map(Vec::len), Some(3));
+}
+
+#[test]
+fn what_a_conversation_cannot_do_is_said() {
+    let folder = model();
+    let here = folder.path();
+    let fails = |arguments: &[&str], input: &str, words: &str| {
+        let output = converse(here, arguments, input);
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && err.contains(words), "{arguments:?} {input:?}: {err}");
+    };
+    fails(&["chat", "model"], "/rest\n", "did you mean /reset?");
+    fails(&["chat", "model"], "/save text\n", "File exists");
+    fails(&["chat", "model", "--context", "16"], &format!("{}\n", "anchor ".repeat(40)), "the context 16");
+    fails(&["nowhere"], "", "unrecognized subcommand");
+    std::fs::remove_file(here.join("model/chat_template.jinja")).unwrap();
+    fails(&["model"], "Hello\n", "has no chat template");
+    std::fs::remove_file(here.join("model/tokenizer.json")).unwrap();
+    let (error, code) = document(here, &["generate", "model", "-p", "x"]);
+    assert!(code == 3 && error["error"]["message"].is_string(), "{error}");
+}
+
+/// Ctrl-C ends the answer; a program's conversation ends with it.
+#[test]
+#[cfg(unix)]
+fn an_answer_can_be_stopped() {
+    let folder = model();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
+    command.current_dir(folder.path()).args(["chat", "model", "--temperature", "1.5"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"Hello\n").unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 8]).unwrap();
+    let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(interrupt.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"));
+    drop(input);
 }

@@ -7,6 +7,9 @@ pub enum Error {
     /// A setting out of its range.
     #[error("{name} must be {expected}, not {found}")]
     Setting { name: &'static str, expected: &'static str, found: f32 },
+    /// A conversation that has grown too long.
+    #[error("the conversation has {tokens} tokens, the context {context}")]
+    Full { tokens: usize, context: usize },
     /// There is nothing to go on from.
     #[error("the prompt has no tokens")]
     EmptyPrompt,

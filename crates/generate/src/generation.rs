@@ -107,11 +107,16 @@ impl<'a> Generation<'a> {
         Ok(Outcome { tokens, finish, prompt, decode: start.elapsed() })
     }
 
-    /// Logits after the last token of `prompt`.
-    fn prompt(&mut self, cx: &Context, prompt: &[u32]) -> Result<Tensor, Error> {
+    /// Tokens at the beginning of `prompt` that are in the cache and will not be run again.
+    pub fn known(&self, prompt: &[u32]) -> usize {
         let same = self.history.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         // The last token is run in any case: its logits are what comes next.
-        let same = same.min(prompt.len().saturating_sub(1));
+        same.min(prompt.len().saturating_sub(1))
+    }
+
+    /// Logits after the last token of `prompt`.
+    fn prompt(&mut self, cx: &Context, prompt: &[u32]) -> Result<Tensor, Error> {
+        let same = self.known(prompt);
         self.cache.truncate(same);
         self.history.truncate(same);
         let mut logits = None;

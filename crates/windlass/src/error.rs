@@ -185,6 +185,7 @@ impl From<windlass_generate::Error> for Error {
             E::Tensor(error) => error.into(),
             E::Text(error) => error.into(),
             E::Setting { .. } | E::EmptyPrompt => Error::usage(error.to_string()),
+            E::Full { .. } => Error::usage(error.to_string()).help("give a larger --context, or begin anew"),
             other => Error::new(Code::Refused, other.to_string()),
         }
     }

@@ -3,6 +3,7 @@
 //! This is the library that people depend on: the verbs, and everything below them by its own name.
 
 pub mod bench;
+pub mod chat;
 pub mod convert;
 pub mod devices;
 pub mod diff;

@@ -1,11 +1,11 @@
 use std::io::Write;
 use std::sync::atomic::Ordering;
 
-use windlass::sampling::Sampling;
 use windlass::{Model, Result};
 
 use crate::context::Context;
 use crate::running::Running;
+use crate::sampling::Choosing;
 
 /// Continue a text
 #[derive(clap::Args)]
@@ -18,24 +18,8 @@ pub struct Generate {
     /// Most tokens to generate
     #[arg(short = 'n', long = "tokens", env = "WINDLASS_N", value_name = "N", default_value_t = 128)]
     tokens: usize,
-    /// 0 always takes the likeliest token; higher is more varied
-    #[arg(long, env = "WINDLASS_TEMPERATURE", default_value_t = 0.8)]
-    temperature: f32,
-    /// Only so many of the likeliest tokens; 0: all
-    #[arg(long, env = "WINDLASS_TOP_K", default_value_t = 40)]
-    top_k: usize,
-    /// Only the likeliest tokens that together have this probability
-    #[arg(long, env = "WINDLASS_TOP_P", default_value_t = 0.95)]
-    top_p: f32,
-    /// Only tokens at least this many times as likely as the likeliest
-    #[arg(long, env = "WINDLASS_MIN_P", default_value_t = 0.05)]
-    min_p: f32,
-    /// Above 1, tokens that were there become less likely
-    #[arg(long, env = "WINDLASS_REPEAT_PENALTY", default_value_t = 1.0)]
-    repeat_penalty: f32,
-    /// The same seed gives the same text
-    #[arg(long, env = "WINDLASS_SEED", default_value_t = 0)]
-    seed: u64,
+    #[command(flatten)]
+    choosing: Choosing,
     /// End where this text would come; may be given several times
     #[arg(long, env = "WINDLASS_STOP", value_name = "TEXT")]
     stop: Vec<String>,
@@ -51,15 +35,7 @@ impl Generate {
         let options = windlass::generate::Options {
             prompt,
             tokens: self.tokens,
-            sampling: Sampling {
-                temperature: self.temperature,
-                top_k: self.top_k,
-                top_p: self.top_p,
-                min_p: self.min_p,
-                repeat_penalty: self.repeat_penalty,
-                seed: self.seed,
-                ..Sampling::default()
-            },
+            sampling: self.choosing.sampling(),
             stop: self.stop,
             cache: self.running.cache("f16")?,
         };

@@ -38,6 +38,7 @@ commands! {
     architectures Architectures;
     bench Bench;
     generate Generate;
+    chat Chat;
     logits Logits;
     tokenize Tokenize;
     detokenize Detokenize;
