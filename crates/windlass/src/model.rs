@@ -45,7 +45,10 @@ impl Model {
                 let config = files::read_small(&folder.join("config.json"), limits.side_file_bytes)?;
                 if adapter.is_some() { identify_base(&config) } else { identify_config(&config, &source) }
             }
-            None if adapter.is_some() => identify_adapter(&source)?,
+            None if source.container() != "gguf" && adapter.is_some() => {
+                identify_named(&source, adapter.as_ref(), limits)
+            }
+            None if adapter.is_some() => identify_adapter(&source),
             None => identify(&source, limits)?,
         };
         Ok(Model { source, identity, adapter, config_from: config_from.map(Path::to_path_buf) })
@@ -119,13 +122,28 @@ fn identify_base(config: &[u8]) -> std::result::Result<Identity, String> {
     Ok(Identity { architecture, hyper })
 }
 
-fn identify_adapter(source: &Source) -> Result<std::result::Result<Identity, String>> {
-    if source.container() != "gguf" {
-        return Ok(Err("an adapter does not say which architecture its base has".into()));
-    }
+fn identify_adapter(source: &Source) -> std::result::Result<Identity, String> {
     let known =
         windlass_catalog::from_gguf(source.metadata()).map(|(architecture, hyper)| Identity { architecture, hyper });
-    Ok(known.map_err(|error| error.to_string()))
+    known.map_err(|error| error.to_string())
+}
+
+/// The base that an adapter names, if it is found: as a path, beside the adapter, or in the hub's local cache.
+fn identify_named(
+    source: &Source,
+    adapter: Option<&Adapter>,
+    limits: &Limits,
+) -> std::result::Result<Identity, String> {
+    let why = "an adapter does not say which architecture its base has";
+    let Some(base) = adapter.and_then(|adapter| adapter.settings.base()) else { return Err(why.into()) };
+    let in_cache = resolve_model(format!("hf:{base}")).ok();
+    let places = [Some(PathBuf::from(base)), Some(source.path().join(base)), in_cache];
+    let mut configs = places.into_iter().flatten().map(|place| place.join("config.json"));
+    let Some(path) = configs.find(|path| path.is_file()) else {
+        return Err(format!("{why}, and {base:?}, which it names, was not found here"));
+    };
+    let config = files::read_small(&path, limits.side_file_bytes).map_err(|e| e.to_string())?;
+    identify_base(&config).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn identify_config(bytes: &[u8], source: &Source) -> std::result::Result<Identity, String> {

@@ -91,6 +91,31 @@ fn peft_becomes_the_gguf_that_llama_cpp_makes_and_comes_back_to_the_byte() {
     }
 }
 
+/// What PEFT wrote before safetensors holds the same, is found by its description, and names its base.
+#[test]
+fn a_pickled_adapter_is_read_and_finds_its_base() {
+    let bench = Bench::new();
+    assert_eq!(tensors(&golden("peft-bin")), tensors(&golden("peft")));
+    convert(&golden("peft-bin"), &bench.path("safe"), None, false).unwrap();
+    assert_eq!(tensors(&bench.path("safe")), tensors(&golden("peft")));
+    assert_eq!(file(&bench.path("safe"), "adapter_config.json"), file(&golden("peft-bin"), "adapter_config.json"));
+    let error = convert(&golden("peft-bin"), &bench.path("a.gguf"), None, false).unwrap_err();
+    assert!(error.message.contains("\"tiny/base\", which it names, was not found"), "{}", error.message);
+    assert!(error.help.unwrap().contains("--config-from"));
+    let base = golden("base");
+    let folder = bench.edited("peft-bin", &[("tiny/base", base.to_str().unwrap())]);
+    convert(&folder, &bench.path("a.gguf"), None, false).unwrap();
+    assert_eq!(tensors(&bench.path("a.gguf")), tensors(&golden("peft.gguf")));
+    // A base beside the adapter is found from there; a description that is not one is said.
+    let beside = bench.edited("peft", &[("tiny/base", "../other")]);
+    std::fs::create_dir(bench.path("other")).unwrap();
+    std::fs::copy(base.join("config.json"), bench.path("other/config.json")).unwrap();
+    convert(&beside, &bench.path("b.gguf"), None, false).unwrap();
+    std::fs::write(bench.path("other/config.json"), "{}").unwrap();
+    let error = convert(&beside, &bench.path("c.gguf"), None, false).unwrap_err();
+    assert!(error.message.contains("other/config.json: "), "{}", error.message);
+}
+
 #[test]
 fn a_gguf_from_elsewhere_becomes_peft_and_comes_back() {
     let bench = Bench::new();

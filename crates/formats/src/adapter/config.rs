@@ -110,6 +110,15 @@ impl Settings {
         }
     }
 
+    /// How it names its base: a path, or a model of the hub.
+    pub fn base(&self) -> Option<&str> {
+        match self {
+            Settings::Peft(peft) => peft.base.as_deref(),
+            Settings::Mlx(mlx) => mlx.base.as_deref(),
+            Settings::Gguf { .. } => None,
+        }
+    }
+
     /// Why the tensors are not factors of LoRA, if they are not.
     pub fn not_lora(&self) -> Option<String> {
         match self {

@@ -18,6 +18,8 @@ pub use config::{MAX_RANK, Mlx, Peft, Settings};
 pub const CONFIG: &str = "adapter_config.json";
 /// The file that holds PEFT's tensors.
 pub const PEFT_WEIGHTS: &str = "adapter_model.safetensors";
+/// The same as older PEFT writes it, by `torch.save`.
+pub const PEFT_PICKLE: &str = "adapter_model.bin";
 /// The file that holds MLX's tensors.
 pub const MLX_WEIGHTS: &str = "adapters.safetensors";
 /// What PEFT writes before the name of every module.

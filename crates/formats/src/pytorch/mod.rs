@@ -11,7 +11,7 @@ use windlass_tensor::{Element, Limits, Metadata};
 
 use crate::arrays::Raw;
 use crate::safetensors::folder::{self, Naming};
-use crate::{Container, Error, Extent, Layout, Probe, Problem, Source, SourceBuilder, Target, libraries, zip};
+use crate::{Container, Error, Extent, Layout, Probe, Problem, Source, SourceBuilder, Target, adapter, libraries, zip};
 
 mod checkpoint;
 mod globals;
@@ -27,6 +27,7 @@ const NAMING: Naming = Naming {
     index: "pytorch_model.bin.index.json",
     prefix: "pytorch_model-",
     extension: ".bin",
+    adapters: &[adapter::PEFT_PICKLE],
 };
 
 /// The container.
@@ -52,7 +53,8 @@ impl Container for PyTorch {
 
     fn detect(&self, probe: &Probe) -> bool {
         let part = |name: &String| name.starts_with(NAMING.prefix) && name.ends_with(NAMING.extension);
-        let folder = probe.has(NAMING.single) || probe.has(NAMING.index) || probe.files.iter().any(part);
+        let adapter = probe.has(adapter::PEFT_PICKLE) && probe.has(adapter::CONFIG);
+        let folder = adapter || probe.has(NAMING.single) || probe.has(NAMING.index) || probe.files.iter().any(part);
         folder || checkpoint::looks_like_one(&probe.head)
     }
 

@@ -17,10 +17,18 @@ pub struct Naming {
     /// How the name of every weight file begins and ends.
     pub prefix: &'static str,
     pub extension: &'static str,
+    /// How the weight file of an adapter may be called.
+    pub adapters: &'static [&'static str],
 }
 
 /// Names of safetensors files.
-pub const NAMING: Naming = Naming { single: "model.safetensors", index: INDEX, prefix: "", extension: ".safetensors" };
+pub const NAMING: Naming = Naming {
+    single: "model.safetensors",
+    index: INDEX,
+    prefix: "",
+    extension: ".safetensors",
+    adapters: &[adapter::PEFT_WEIGHTS, adapter::MLX_WEIGHTS],
+};
 
 /// Most side files that are taken along; a model has about ten.
 const SIDE_FILES: usize = 1000;
@@ -46,15 +54,15 @@ pub enum Parts {
 
 /// Finds the parts in the sorted names of a folder's files.
 pub fn find_parts(files: &[String], naming: &Naming) -> Result<Parts, Problem> {
-    let Naming { single, index, prefix, extension } = *naming;
+    let Naming { single, index, prefix, extension, adapters } = *naming;
     let has = |name: &str| contains(files, name);
     if has(single) {
         return Ok(Parts::Named(vec![single.into()]));
     }
     // Beside an adapter lie the checkpoints of its training, under names of their own.
-    let adapter = [adapter::PEFT_WEIGHTS, adapter::MLX_WEIGHTS].into_iter().find(|name| has(name));
+    let adapter = adapters.iter().find(|name| has(name));
     if let Some(adapter) = adapter.filter(|_| has(adapter::CONFIG) && !has(index)) {
-        return Ok(Parts::Named(vec![adapter.into()]));
+        return Ok(Parts::Named(vec![adapter.to_string()]));
     }
     if has(index) {
         return Ok(Parts::Indexed);
@@ -216,8 +224,13 @@ pub fn is_model_file(name: &str) -> bool {
         "LICENSE.txt",
         ".gitattributes",
     ];
-    const WEIGHTS: [(&str, &str); 4] =
-        [("model", ".safetensors"), ("pytorch_model", ".bin"), ("weights", ".npz"), ("adapter_model", ".safetensors")];
+    const WEIGHTS: [(&str, &str); 5] = [
+        ("model", ".safetensors"),
+        ("pytorch_model", ".bin"),
+        ("weights", ".npz"),
+        ("adapter_model", ".safetensors"),
+        ("adapter_model", ".bin"),
+    ];
     let numbered = |rest: &str| rest.bytes().all(|b| b.is_ascii_digit() || b"-.of".contains(&b));
     let weights = |(stem, kind): &(&str, &str)| {
         name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(kind)).is_some_and(numbered)

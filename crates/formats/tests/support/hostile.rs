@@ -72,13 +72,21 @@ fn files_under(folder: &Path) -> BTreeSet<PathBuf> {
 
 /// Each attack must be refused, for its own reason, by an error that names the file.
 pub fn assert_refused(reader: &str, attacks: &[Attack]) {
+    assert_refused_by(reader, attacks, |path| match container(reader) {
+        Some(container) => container.open(path, &Limits::default()),
+        None => windlass_formats::open(path, &Limits::default()),
+    });
+}
+
+/// The same, of what `read` does with a path.
+pub fn assert_refused_by<T: std::fmt::Debug>(
+    reader: &str,
+    attacks: &[Attack],
+    read: impl Fn(&Path) -> Result<T, Error>,
+) {
     for attack in attacks {
         let path = folder(reader).join(attack.name);
-        let open = |path: &Path| match container(reader) {
-            Some(container) => container.open(path, &Limits::default()),
-            None => windlass_formats::open(path, &Limits::default()),
-        };
-        let error = open(&path).expect_err(attack.name);
+        let error = read(&path).expect_err(attack.name);
         assert!(matches!(error, Error::Refused { .. }), "{}: {error:?}", attack.name);
         let message = error.to_string();
         assert!(message.contains(attack.stopped_by), "{}: {message}", attack.name);

@@ -26,12 +26,12 @@ def seeded(shape, seed):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def make_peft(model, path, **settings):
+def make_peft(model, path, safe=True, **settings):
     model = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **settings))
     for i, (key, p) in enumerate(sorted(model.named_parameters())):
         if "lora_" in key:
             p.data = torch.from_numpy(seeded(tuple(p.shape), i))
-    model.save_pretrained(path, save_embedding_layers=False)
+    model.save_pretrained(path, safe_serialization=safe, save_embedding_layers=False)
     (path / "README.md").unlink()
     config = json.loads((path / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = "tiny/base"
@@ -92,6 +92,7 @@ def main():
         (OUT / "base" / "config.json").write_bytes((base / "config.json").read_bytes())
         targets = ["q_proj", "k_proj", "down_proj", "embed_tokens", "lm_head"]
         make_peft(model(), OUT / "peft", r=2, lora_alpha=3, target_modules=targets, rank_pattern={"k_proj": 4})
+        make_peft(model(), OUT / "peft-bin", safe=False, r=2, lora_alpha=3, target_modules=targets, rank_pattern={"k_proj": 4})
         make_gguf(OUT / "peft", OUT / "peft.gguf")
         make_peft(model(), OUT / "rslora", r=2, lora_alpha=3, target_modules=["q_proj", "down_proj"], use_rslora=True,
                   rank_pattern={"q_proj": 4}, alpha_pattern={"layers.1.mlp.down_proj": 0.7})
