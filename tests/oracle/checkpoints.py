@@ -17,6 +17,7 @@ COMMON = dict(hidden_size=256, num_hidden_layers=2, num_attention_heads=4, num_k
 EXPERTS = dict(num_experts_per_tok=2, head_dim=64, tie_word_embeddings=False)
 LLAMA3 = dict(rope_type="llama3", rope_theta=5e5, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=128)
+YARN = dict(rope_type="yarn", rope_theta=150000.0, factor=8.0, beta_fast=32.0, beta_slow=1.0, original_max_position_embeddings=64)
 MODELS = {
     "llama": (t.LlamaConfig, t.LlamaForCausalLM, dict(tie_word_embeddings=False)),
     "llama3": (t.LlamaConfig, t.LlamaForCausalLM, dict(tie_word_embeddings=True, rope_parameters=LLAMA3)),
@@ -25,6 +26,9 @@ MODELS = {
     "qwen3": (t.Qwen3Config, t.Qwen3ForCausalLM, dict(head_dim=64, tie_word_embeddings=True)),
     "qwen3moe": (t.Qwen3MoeConfig, t.Qwen3MoeForCausalLM, EXPERTS | dict(num_experts=4, moe_intermediate_size=256, norm_topk_prob=True)),
     "mixtral": (t.MixtralConfig, t.MixtralForCausalLM, EXPERTS | dict(num_local_experts=4, sliding_window=None)),
+    # Experts are square, as in the published models, so that only names tell which way they are stored.
+    "gptoss": (t.GptOssConfig, t.GptOssForCausalLM, EXPERTS | dict(num_local_experts=4, intermediate_size=256, sliding_window=8,
+               rope_parameters=YARN)),
     # llama.cpp expects tokens of the real vocabulary in a model whose name has "phi3".
     "fused": (t.Phi3Config, t.Phi3ForCausalLM, dict(tie_word_embeddings=False)),
     "gemma2": (t.Gemma2Config, t.Gemma2ForCausalLM, dict(head_dim=64, query_pre_attn_scalar=64, sliding_window=64)),

@@ -131,7 +131,7 @@ def check_mlx(name, folder, work):
     subprocess.run(["rm", "-rf", theirs_path], check=True)
     try:
         mlx_lm.convert(str(folder), str(theirs_path), quantize=True, q_group_size=64, q_bits=4)
-    except TypeError as e:
+    except (TypeError, ValueError) as e:
         return f"mlx_lm cannot open the checkpoint itself ({str(e)[:60]})"
     windlass("convert", folder, path, "--scheme", "mlx4-g64", "--overwrite")
     ours, theirs = mx.load(str(path / "model.safetensors")), mx.load(str(theirs_path / "model.safetensors"))

@@ -47,6 +47,8 @@ pub(crate) enum GgufKey {
     SlidingWindowOrZero,
     SoftCaps,
     ExpertFfn,
+    /// As `ExpertFfn`, where config.json knows one width only.
+    FfnAsExpertFfn,
     Causal,
 }
 

@@ -179,7 +179,8 @@ fn scaling(architecture: &'static Architecture, keys: Keys) -> Result<(Option<Ro
         Some("yarn") => {
             let beta_fast = keys.positive("rope.scaling.yarn_beta_fast")?;
             let beta_slow = keys.positive("rope.scaling.yarn_beta_slow")?;
-            let scaling = RopeScaling::Yarn { factor: need()?, beta_fast, beta_slow };
+            let truncate = keys.flag("rope.scaling.yarn_truncate")?.unwrap_or(true);
+            let scaling = RopeScaling::Yarn { factor: need()?, beta_fast, beta_slow, truncate };
             Ok((Some(scaling), keys.positive("rope.scaling.yarn_attn_factor")?))
         }
         Some("longrope") => Ok((None, keys.positive("rope.scaling.attn_factor")?)),
@@ -209,7 +210,7 @@ fn implied_scalar(architecture: &Architecture, hidden: usize, layers: usize, hea
 impl Architecture {
     /// The metadata of a GGUF file that follow from the architecture: `general.architecture` and its own keys, with the names and value
     /// types of llama.cpp's converter. Where those would lose something, a key that llama.cpp leaves alone is added: the window of
-    /// architectures that it runs without, layer patterns and query scales of one's own, expert weights that are not normalized. Of the
+    /// architectures that it runs without, layer patterns and query scales of one's own, expert weights that are not normalized, a blend of YaRN that is not cut at whole pairs. Of the
     /// tokenizer's keys only BERT's count of token types, which is a shape.
     pub fn to_gguf(&self, hyper: &Hyper) -> Metadata {
         let h = hyper;
@@ -253,7 +254,7 @@ impl Architecture {
         }
         put("expert_count", whole(h.experts));
         put("expert_used_count", whole(h.experts_used));
-        if self.gguf_keys.contains(&GgufKey::ExpertFfn) {
+        if self.gguf_keys.iter().any(|key| matches!(key, GgufKey::ExpertFfn | GgufKey::FfnAsExpertFfn)) {
             put("expert_feed_forward_length", whole(h.expert_ffn));
         }
         if !h.experts_normalized {
@@ -281,8 +282,11 @@ impl Architecture {
                 put("rope.scaling.type", "linear".into());
                 put("rope.scaling.factor", (*factor).into());
             }
-            Some(RopeScaling::Yarn { factor, beta_fast, beta_slow }) => {
+            Some(RopeScaling::Yarn { factor, beta_fast, beta_slow, truncate }) => {
                 original = true;
+                if !truncate {
+                    put("rope.scaling.yarn_truncate", false.into());
+                }
                 put("rope.scaling.type", "yarn".into());
                 put("rope.scaling.factor", (*factor).into());
                 let optional = [

@@ -145,6 +145,13 @@ fn refuse(architecture: &'static Architecture, fields: Fields) -> Result<(), Err
     if fields.get("mlp_only_layers").is_some_and(|v| v.as_array().is_none_or(|list| !list.is_empty())) {
         return unsupported("mlp_only_layers", "only models with experts in every layer can be used");
     }
+    for (key, published) in [("swiglu_limit", 7.0), ("swiglu_alpha", 1.702)] {
+        let found =
+            if architecture.defaults.activation == Activation::ClampedSwiglu { fields.positive(key)? } else { None };
+        if found.is_some_and(|found| found != published) {
+            return unsupported(key, "only models with the activation of the published ones can be used");
+        }
+    }
     if fields.text("position_embedding_type")?.is_some_and(|kind| kind != "absolute") {
         return unsupported("position_embedding_type", "only absolute positions can be used");
     }
@@ -153,7 +160,7 @@ fn refuse(architecture: &'static Architecture, fields: Fields) -> Result<(), Err
 
 fn activation_name(activation: Activation) -> &'static str {
     match activation {
-        Activation::Silu => "silu",
+        Activation::Silu | Activation::ClampedSwiglu => "silu",
         Activation::Gelu => "gelu",
         Activation::GeluTanh => "gelu_pytorch_tanh",
     }
@@ -257,6 +264,7 @@ fn scaling(architecture: &'static Architecture, fields: Fields) -> Result<Option
             factor: factor()?,
             beta_fast: fields.positive("beta_fast")?,
             beta_slow: fields.positive("beta_slow")?,
+            truncate: fields.flag("truncate")?.unwrap_or(true),
         },
         "llama3" => RopeScaling::Llama3 {
             factor: factor()?,
@@ -368,8 +376,11 @@ fn put_rope(h: &Hyper, local: bool, put: &mut impl FnMut(&str, Json) -> Option<J
     let (kind, mut scaling) = match &h.rope_scaling {
         None => return,
         Some(RopeScaling::Linear { factor }) => ("linear", json!({"factor": decimal(*factor)})),
-        Some(RopeScaling::Yarn { factor, beta_fast, beta_slow }) => {
+        Some(RopeScaling::Yarn { factor, beta_fast, beta_slow, truncate }) => {
             let mut all = json!({"factor": decimal(*factor)});
+            if !truncate {
+                all["truncate"] = json!(false);
+            }
             for (key, value) in [("beta_fast", beta_fast), ("beta_slow", beta_slow)] {
                 if let Some(v) = value {
                     all[key] = json!(decimal(*v));

@@ -20,6 +20,8 @@ pub const MAX_PIECES: usize = 1_000_000;
 pub enum Activation {
     /// x * sigmoid(x).
     Silu,
+    /// gpt-oss: gate g at most 7, other half u within 7: (u + 1) * g * sigmoid(1.702 g).
+    ClampedSwiglu,
     /// The Gaussian error linear unit, with the error function.
     Gelu,
     /// The same with the hyperbolic tangent in place of the error function.

@@ -45,6 +45,8 @@ pub enum Role {
     AttentionKeyNorm,
     /// Heads to hidden state.
     AttentionOutput,
+    /// One score for each head that takes part in the softmax and adds nothing.
+    AttentionSinks,
     /// After attention.
     PostAttentionNorm,
     /// Before the feed-forward block.
@@ -108,13 +110,26 @@ pub enum Order {
         /// Rows of one head.
         head_dim: usize,
     },
+    /// Rows of several pieces take turns: each row of this piece stands `step` rows after the one before.
+    Strided {
+        /// Rows from one to the next.
+        step: usize,
+    },
+    /// The rows of the piece are columns of what is stored: column `first`, and every `step`-th after it.
+    Columns {
+        /// The first of them.
+        first: usize,
+        /// Columns from one to the next.
+        step: usize,
+    },
 }
 
 impl Order {
-    /// The plain row that stands at row `stored` of the piece.
+    /// The plain row that stands at row `stored` of the piece, counted from the piece's first. Of [`Order::Columns`], `stored`.
     pub fn plain_row(self, stored: usize) -> usize {
         match self {
-            Order::Plain => stored,
+            Order::Plain | Order::Columns { .. } => stored,
+            Order::Strided { step } => stored / step.max(1),
             Order::RotaryInterleaved { head_dim, .. } => {
                 let (head, at) = (stored / head_dim, stored % head_dim);
                 head * head_dim + (at % 2) * (head_dim / 2) + at / 2
@@ -125,7 +140,8 @@ impl Order {
     /// The row of the piece at which plain row `plain` is stored.
     pub fn stored_row(self, plain: usize) -> usize {
         match self {
-            Order::Plain => plain,
+            Order::Plain | Order::Columns { .. } => plain,
+            Order::Strided { step } => plain * step,
             Order::RotaryInterleaved { head_dim, .. } => {
                 let (head, at) = (plain / head_dim, plain % head_dim);
                 head * head_dim + (at % (head_dim / 2)) * 2 + at / (head_dim / 2)
@@ -142,7 +158,7 @@ pub struct Place {
     /// Shape of the whole stored tensor, row-major, outermost first.
     pub shape: Vec<usize>,
     /// The piece's first row in it. A matrix or stack of matrices has the product of all dimensions but the last as rows; a vector has
-    /// one row per value.
+    /// one row per value. Where rows are stored as columns, the first stored row that they cross.
     pub row: usize,
     /// The order of the piece's rows.
     pub order: Order,
@@ -245,31 +261,42 @@ impl Piece {
     fn place(&self, convention: Convention, site: &Site, root: &str, name: &str) -> Place {
         let sum = |dims: &[Dim]| dims.iter().map(|d| d.size(&self.hyper)).sum::<usize>();
         let mut shape = self.shape.clone();
-        let mut row = sum(site.before);
+        let mut row = sum(site.before) + site.offset;
         if let (false, Some(first)) = (site.total.is_empty(), shape.first_mut()) {
             *first = sum(site.total);
         }
+        let gguf = convention == Convention::Gguf;
+        let mut order = match site.step {
+            1 => self.order(gguf),
+            step => Order::Strided { step },
+        };
+        // A stack of vectors is a matrix with a row for each.
+        let vectors = site.stacked && shape.len() == 1;
+        if site.turned || vectors {
+            order = Order::Columns { first: row, step: site.step };
+            row = 0;
+            shape.reverse();
+        }
         if site.stacked {
-            row += self.expert.unwrap_or(0) * rows(&shape);
+            row += self.expert.unwrap_or(0) * if vectors { 1 } else { rows(&shape) };
             shape.insert(0, self.hyper.experts);
         }
-        let gguf = convention == Convention::Gguf;
         Place {
             tensor: format!("{root}{}{}", self.numbered(name), ending(site.ending, self.part)),
             shape,
             row,
-            order: if gguf { self.gguf_order() } else { Order::Plain },
+            order,
             shift: if gguf && self.role.is_norm() { self.architecture.gguf_norm_shift } else { 0.0 },
         }
     }
 
-    fn gguf_order(&self) -> Order {
+    fn order(&self, gguf: bool) -> Order {
         let heads = match self.role {
             Role::AttentionQuery => self.hyper.heads,
             Role::AttentionKey => self.hyper.kv_heads,
             _ => return Order::Plain,
         };
-        if self.architecture.gguf_interleaves_heads {
+        if gguf && self.architecture.gguf_interleaves_heads {
             Order::RotaryInterleaved { heads, head_dim: self.hyper.head_dim }
         } else {
             Order::Plain
@@ -292,6 +319,8 @@ fn ending(ending: Ending, part: Part) -> &'static str {
         (Ending::Greek, Part::Weight) => ".gamma",
         (Ending::Greek, Part::Bias) => ".beta",
         (Ending::Bare, _) => "",
+        (Ending::Joined, Part::Weight) => "",
+        (Ending::Joined, Part::Bias) => "_bias",
     }
 }
 

@@ -10,6 +10,7 @@ static ARCHITECTURES: &[&Architecture] = &[
     &all::qwen2::QWEN2,
     &all::qwen3::QWEN3,
     &all::qwen3moe::QWEN3MOE,
+    &all::gptoss::GPT_OSS,
     &all::phi3::PHI3,
     &all::gemma2::GEMMA2,
     &all::gemma3::GEMMA3,

@@ -20,6 +20,8 @@ pub enum RopeScaling {
         beta_fast: Option<f32>,
         /// Rotations below which a frequency counts as slow; 1 where absent.
         beta_slow: Option<f32>,
+        /// Whether the blend begins and ends at whole pairs.
+        truncate: bool,
     },
     /// Llama 3.1: as YaRN, blended by wavelength, without the multiplication.
     Llama3 {
@@ -94,12 +96,13 @@ pub(crate) fn frequencies(hyper: &Hyper, sliding: bool, positions: usize) -> Vec
         Some(RopeScaling::Long { short, long }) => {
             divided(if positions > hyper.original_context { long } else { short })
         }
-        Some(RopeScaling::Yarn { factor, beta_fast, beta_slow }) => {
+        Some(RopeScaling::Yarn { factor, beta_fast, beta_slow, truncate }) => {
             let original = hyper.original_context as f32;
             // The pair that turns `rotations` times within the original context.
             let pair = |rotations: f32| dim as f32 * (original / (rotations * 2.0 * PI)).ln() / (2.0 * theta.ln());
-            let low = pair(beta_fast.unwrap_or(32.0)).floor().max(0.0);
-            let high = pair(beta_slow.unwrap_or(1.0)).ceil().min(dim as f32 - 1.0);
+            let (low, high) = (pair(beta_fast.unwrap_or(32.0)), pair(beta_slow.unwrap_or(1.0)));
+            let (low, high) = if *truncate { (low.floor(), high.ceil()) } else { (low, high) };
+            let (low, high) = (low.max(0.0), high.min(dim as f32 - 1.0));
             let width = if high > low { high - low } else { 0.001 };
             let blend = |(i, f): (usize, f32)| {
                 let slow = ((i as f32 - low) / width).clamp(0.0, 1.0);

@@ -12,6 +12,7 @@ pub(crate) enum Dim {
     /// Key heads x head size.
     Key,
     Head,
+    Heads,
     Ffn,
     ExpertFfn,
     Experts,
@@ -27,6 +28,7 @@ impl Dim {
             Dim::Query => hyper.heads * hyper.head_dim,
             Dim::Key => hyper.kv_heads * hyper.head_dim,
             Dim::Head => hyper.head_dim,
+            Dim::Heads => hyper.heads,
             Dim::Ffn => hyper.ffn,
             Dim::ExpertFfn => hyper.expert_ffn,
             Dim::Experts => hyper.experts,
@@ -53,6 +55,8 @@ pub(crate) enum Ending {
     Usual,
     /// Nothing: transformers' stacked experts.
     Bare,
+    /// Nothing, or `_bias`: stacked experts with biases.
+    Joined,
     /// `.gamma` or `.beta`: norms converted from TensorFlow.
     Greek,
 }
@@ -67,11 +71,16 @@ pub(crate) struct Site {
     pub(crate) total: &'static [Dim],
     /// Whether all experts of the layer share it, with the expert as the first dimension.
     pub(crate) stacked: bool,
+    /// Whether rows and columns are exchanged.
+    pub(crate) turned: bool,
+    /// Where rows (or, turned, columns) of several pieces take turns: the first of this piece, and how far apart they are.
+    pub(crate) offset: usize,
+    pub(crate) step: usize,
 }
 
 /// A tensor of its own.
 pub(crate) const fn own(name: &'static str) -> Site {
-    Site { name, ending: Ending::Usual, before: &[], total: &[], stacked: false }
+    Site { name, ending: Ending::Usual, before: &[], total: &[], stacked: false, turned: false, offset: 0, step: 1 }
 }
 
 /// Part of a tensor that also holds others: the rows of `before` precede it, `total` are all.
@@ -95,6 +104,20 @@ impl Site {
 
     pub(crate) const fn stacked(self) -> Self {
         Site { stacked: true, ..self }
+    }
+
+    pub(crate) const fn joined(self) -> Self {
+        Site { ending: Ending::Joined, ..self }
+    }
+
+    /// Of the rows of several pieces that take turns, every `step`-th from `offset` on.
+    pub(crate) const fn every(self, step: usize, offset: usize) -> Self {
+        Site { step, offset, ..self }
+    }
+
+    /// Stored with rows and columns exchanged.
+    pub(crate) const fn turned(self) -> Self {
+        Site { turned: true, ..self }
     }
 }
 

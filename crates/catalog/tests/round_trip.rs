@@ -128,6 +128,33 @@ fn pieces_tile_every_place_they_may_be_stored_in() {
     }
 }
 
+/// Experts of gpt-oss: rows are columns where transformers stores them plain, and take turns where they are packed.
+#[test]
+fn the_experts_of_gpt_oss_are_found_either_way() {
+    let config = json!({"architectures": ["GptOssForCausalLM"], "hidden_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 32, "vocab_size": 64,
+        "num_local_experts": 3, "num_experts_per_tok": 2, "sliding_window": 8, "attention_bias": true, "swiglu_limit": 7.0,
+        "rope_parameters": {"rope_type": "yarn", "rope_theta": 150000.0, "factor": 8.0, "truncate": false,
+            "beta_fast": 32.0, "beta_slow": 1.0, "original_max_position_embeddings": 64}});
+    let (architecture, hyper) = from_hf_config(&config).unwrap();
+    let (found, read) = through_gguf(architecture, &hyper);
+    assert_eq!((found.name(), &read), ("gpt-oss", &hyper));
+    assert_eq!(from_hf_config(&found.to_hf_config(&read)).unwrap().1, hyper);
+    assert!(hyper.is_sliding(0) && !hyper.is_sliding(1));
+    let pieces = architecture.pieces(&hyper).unwrap();
+    let up = pieces.iter().find(|p| p.layer == Some(1) && p.expert == Some(2) && p.role == Role::ExpertUp).unwrap();
+    let named = |name: &'static str| move |n: &str| (n == name).then_some([3usize, 32, 64].as_slice());
+    let plain = up.find(Convention::Hf, named("model.layers.1.mlp.experts.gate_up_proj")).unwrap();
+    assert_eq!((plain.row, plain.order), (2 * 32, Order::Columns { first: 1, step: 2 }));
+    let rows = |n: &str| (n == "model.layers.1.mlp.experts.gate_up_proj.weight").then_some([3usize, 64, 32].as_slice());
+    let packed = up.find(Convention::Hf, rows).unwrap();
+    assert_eq!((packed.row, packed.order), (2 * 64 + 1, Order::Strided { step: 2 }));
+    assert_eq!((packed.order.stored_row(5), packed.order.plain_row(10)), (10, 5));
+    let mut other = config.clone();
+    other["swiglu_limit"] = json!(5.0);
+    assert!(from_hf_config(&other).unwrap_err().to_string().contains("swiglu_limit"));
+}
+
 #[test]
 fn rotary_order_is_undone_by_its_inverse() {
     let order = Order::RotaryInterleaved { heads: 3, head_dim: 8 };

@@ -1,6 +1,6 @@
 //! The graph of a decoder: tokens in, logits out.
 
-use windlass_catalog::{Activation, Architecture, Hyper, Order, Role};
+use windlass_catalog::{Activation, Architecture, Hyper, Order, Part, Role};
 use windlass_ops::library::{
     Attention, Rope, attention, cache_write, elementwise, elementwise_with, embedding, linear, linears, rope,
 };
@@ -45,6 +45,10 @@ impl Decoder {
             let message = "it is an encoder, which gives no next token".into();
             return Err(Error::Unsupported { architecture: architecture.name(), message });
         }
+        if architecture.has(Role::AttentionSinks, Part::Weight) {
+            let message = "it has attention sinks and experts with biases, for which there is no graph yet".into();
+            return Err(Error::Unsupported { architecture: architecture.name(), message });
+        }
         let first = weights.layer(0)?;
         let query = first.as_ref().unwrap_or(&weights).get(Role::AttentionQuery, Some(0));
         let interleaved = matches!(query.map(|w| w.order), Some(Order::RotaryInterleaved { .. }));
@@ -58,7 +62,7 @@ impl Decoder {
             })
         };
         let gated = match hyper.activation() {
-            Activation::Silu => "swiglu",
+            Activation::Silu | Activation::ClampedSwiglu => "swiglu",
             Activation::Gelu => "geglu",
             Activation::GeluTanh => "geglu_tanh",
         };

@@ -32,6 +32,7 @@ impl Encoder {
             Activation::Silu => "silu",
             Activation::Gelu => "gelu",
             Activation::GeluTanh => "gelu_tanh",
+            Activation::ClampedSwiglu => return Err(unsupported("its activation has no graph in encoders")),
         };
         Ok(Encoder { hyper, weights, activation })
     }

@@ -109,6 +109,10 @@ fn find(
                 format!("the configuration asks for shape {:?}, found {:?}", place.shape, whole.shape().dims());
             return Err(Error::Weight { tensor: place.tensor.clone(), message });
         }
+        if matches!(place.order, Order::Columns { .. } | Order::Strided { .. }) {
+            let message = "its rows are stored as columns or by turns, which no graph reads".into();
+            return Err(Error::Weight { tensor: place.tensor.clone(), message });
+        }
         let (rows, whole_rows) = (piece.rows(), windlass_catalog::rows(&place.shape));
         let tensor = if rows == whole_rows {
             whole

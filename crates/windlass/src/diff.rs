@@ -11,6 +11,7 @@ use windlass_formats::{Source, container};
 use windlass_runtime::memory::Pool;
 
 use crate::rows::Reader;
+use crate::turned::{Spot, Turn};
 use crate::{Model, Result};
 
 /// How two models differ.
@@ -105,7 +106,11 @@ fn views(model: &Model, by_architecture: bool) -> Result<BTreeMap<String, View>>
             used.insert(entry);
             // Pieces of a fused tensor share its name; their first row tells them apart.
             let whole = windlass_catalog::rows(&name.shape) == piece.rows();
-            let label = if whole { name.tensor } else { format!("{} (from row {})", name.tensor, name.row) };
+            let label = match name.order {
+                Order::Columns { first, .. } => format!("{} (from row {}, column {first})", name.tensor, name.row),
+                _ if whole => name.tensor,
+                _ => format!("{} (from row {})", name.tensor, name.row),
+            };
             let columns = if piece.shape.len() > 1 { piece.shape[piece.shape.len() - 1] } else { 1 };
             let (first, rows) = (place.row, piece.rows());
             let (order, shift, shape) = (place.order, place.shift, piece.shape.clone());
@@ -124,7 +129,8 @@ fn views(model: &Model, by_architecture: bool) -> Result<BTreeMap<String, View>>
 
 fn compare(name: &str, a: (&Source, &View), b: (&Source, &View), pool: &Pool) -> Result<TensorDifference> {
     let (rows, columns) = (a.1.rows, a.1.columns);
-    let numbers = [a, b].iter().any(|(source, view)| exact::reads(source.tensors()[view.entry].element()));
+    let turned = [a, b].iter().any(|(_, view)| matches!(view.order, Order::Columns { .. }));
+    let numbers = !turned && [a, b].iter().any(|(source, view)| exact::reads(source.tensors()[view.entry].element()));
     let at_once = whole_heads(a.1.order, b.1.order, ((1 << 18) / columns.max(1)).max(1)).clamp(1, rows.max(1));
     let mut sums = Sums { same: true, ..Sums::default() };
     for first in (0..rows).step_by(at_once) {
@@ -196,6 +202,12 @@ fn whole_heads(a: Order, b: Order, rows: usize) -> usize {
 /// Plain rows `first..first + count` of a view as values.
 fn read((source, view): (&Source, &View), first: usize, count: usize, values: &mut [f32], pool: &Pool) -> Result<()> {
     let entry = &source.tensors()[view.entry];
+    if let Order::Columns { .. } = view.order {
+        let from = Spot { row: view.first, order: view.order };
+        let to = Spot { row: 0, order: Order::Plain };
+        let turn = Turn { entry: view.entry, rows: view.rows, columns: view.columns, from, to };
+        return turn.read(&Reader { source, pool, waits: false }, first, view.columns, values);
+    }
     let rows = (first..first + count).map(|row| view.first + view.order.stored_row(row));
     Reader { source, pool, waits: false }.floats(entry, view.columns, rows, values)?;
     values.iter_mut().for_each(|v| *v -= view.shift);

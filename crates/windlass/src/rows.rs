@@ -1,11 +1,16 @@
 //! Rows of a source: as their planes, or decoded to floats.
 
+use std::ops::Range;
+
 use windlass_formats::{Entry, Source};
 use windlass_quant::{Packing, float};
 use windlass_runtime::memory::{Buffer, Pool};
 use windlass_tensor::Element;
 
 use crate::{Code, Error, Result};
+
+/// Values of lines that are read at a time.
+const CHUNK: usize = 64 << 10;
 
 /// Rows and columns as Windlass streams them: a vector has a row for each value, so that it can be cut and reordered
 /// like a matrix.
@@ -77,6 +82,58 @@ impl Reader<'_> {
             out.copy_from_slice(&span[(row - low) * columns..][..columns]);
         }
         Ok(())
+    }
+
+    /// Hands the wanted stretch of some rows of an entry to `take`, one after the other. `lines` are the rows, sorted, each with the
+    /// number under which it is handed over.
+    pub fn lines(
+        &self,
+        entry: &Entry,
+        lines: &[(usize, usize)],
+        columns: Range<usize>,
+        mut take: impl FnMut(usize, Line),
+    ) -> Result<()> {
+        let (rows, width) = rows_and_columns(entry.shape());
+        if let Some(dtype) = entry.element().dtype().filter(|_| columns.len() * 2 < width) {
+            let mut bytes = self.take("a part of a row", columns.len() * dtype.size())?;
+            let mut values = self.take("a part of a row", columns.len() * 4)?;
+            for (row, line) in lines {
+                self.source.read(entry, 0, ((row * width + columns.start) * dtype.size()) as u64, &mut bytes)?;
+                float::to_f32(dtype, &bytes, values.as_f32_mut())?;
+                take(*line, Line { first: columns.start, values: values.as_f32_mut() });
+            }
+            return Ok(());
+        }
+        let granule = entry.row_granularity(width);
+        let at_once = (CHUNK / width.max(1)).max(1).next_multiple_of(granule);
+        let mut rest = lines;
+        while let Some((row, _)) = rest.first() {
+            let begin = row / granule * granule;
+            let many = rest.partition_point(|(row, _)| *row < begin + at_once);
+            let end = (rest[many - 1].0 + 1).next_multiple_of(granule).min(rows);
+            let planes = self.planes(entry, width, begin, end - begin)?;
+            let mut values = self.take("rows of the source", (end - begin) * width * 4)?;
+            let values = values.as_f32_mut();
+            decode(entry.element(), &slices(&planes), width, values)?;
+            for (row, line) in &rest[..many] {
+                take(*line, Line { first: 0, values: &values[(row - begin) * width..][..width] });
+            }
+            rest = &rest[many..];
+        }
+        Ok(())
+    }
+}
+
+/// A stretch of a row of the source.
+pub struct Line<'a> {
+    first: usize,
+    values: &'a [f32],
+}
+
+impl Line<'_> {
+    /// The value in this column of the row.
+    pub fn get(&self, column: usize) -> Option<f32> {
+        self.values.get(column.checked_sub(self.first)?).copied()
     }
 }
 

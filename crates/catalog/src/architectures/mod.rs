@@ -3,6 +3,7 @@
 pub(crate) mod bert;
 pub(crate) mod gemma2;
 pub(crate) mod gemma3;
+pub(crate) mod gptoss;
 pub(crate) mod llama;
 pub(crate) mod mistral;
 pub(crate) mod mixtral;

@@ -1,6 +1,7 @@
 //! MXFP4 of gpt-oss: stacks of expert matrices, `X_blocks` and `X_scales`.
 //!
-//! A stack is read as it is stored, `[experts, rows, columns]`; transformers turns rows and columns when it unpacks.
+//! A stack is read as it is stored, `[experts, rows, columns]`, and called `X.weight`: transformers' plain `X` has rows and columns
+//! exchanged.
 
 use windlass_quant::{Family, Packing, nvfp4, scheme};
 
@@ -41,7 +42,11 @@ impl Library for Mxfp4 {
             let scheme = scheme("mlx-mxfp4").map_err(|_| unsupported(name, "mlx-mxfp4"))?;
             let packing = Packing { scheme, float: float_type(checkpoint.config) };
             let shape = [above, &[columns]].concat();
-            joined.push(arranged(checkpoint, name.into(), &format!("{name}_"), packing, nvfp4::gpt_oss(), shape)?);
+            if checkpoint.find(name).is_some() {
+                return Err(refuse("is stored plain and packed".into()));
+            }
+            let (prefix, weight) = (format!("{name}_"), format!("{name}.weight"));
+            joined.push(arranged(checkpoint, weight, &prefix, packing, nvfp4::gpt_oss(), shape)?);
         }
         Ok(joined)
     }

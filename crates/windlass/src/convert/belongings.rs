@@ -12,7 +12,7 @@ use windlass_tensor::{Array, Bytes, DType, Element, Limits, Metadata, Value};
 use windlass_text::HfFiles;
 
 use super::foreign;
-use super::names::{Content, Output};
+use super::names::Output;
 use crate::{Error, Result, model::Identity};
 
 const FILE: &str = "windlass.file.";
@@ -305,12 +305,7 @@ pub(super) fn record(
 }
 
 pub(super) fn source_dtypes<'a>(source: &'a Source, outputs: &'a [Output]) -> impl Iterator<Item = (&'a str, DType)> {
-    let entries = outputs.iter().flat_map(|o| match &o.content {
-        Content::Rows(segments) => segments.iter().map(|s| s.entry).collect(),
-        Content::Factor(factor) => vec![factor.entry],
-        Content::Values(_) => Vec::new(),
-    });
-    let entries: std::collections::BTreeSet<usize> = entries.collect();
+    let entries: std::collections::BTreeSet<usize> = outputs.iter().flat_map(|o| o.content.entries()).collect();
     entries.into_iter().filter_map(|i| {
         let entry = &source.tensors()[i];
         Some((entry.name(), entry.element().dtype()?))

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use windlass_formats::{Entry, Extent, Problem, Source};
+use windlass_formats::{Entry, Extent, Source};
 use windlass_quant::arrange::{ArrangementRef, Stored};
 use windlass_quant::{Moved, PlaneType, float, measure, repack};
 use windlass_runtime::memory::{Buffer, Pool};
@@ -14,11 +14,9 @@ use windlass_tensor::{DType, Element};
 
 use super::journal::Journal;
 use super::names::{Content, Output, Segment};
+use super::steps::{Step, cut, granularity, parts, rows_at_once, rows_per_expert};
 use crate::rows::{self, Reader, packing, rows_and_columns, slices, slices_mut};
 use crate::{Code, Error, Result};
-
-/// Values in one block: 1 MiB as `f32`, so that a block in all its forms stays in a core's second-level cache.
-const BLOCK_VALUES: usize = 256 << 10;
 
 /// One output with everything that is needed to make it.
 pub struct Piece {
@@ -36,7 +34,7 @@ pub struct Piece {
 
 /// All blocks of a conversion.
 pub struct Blocks<'a> {
-    source: &'a Source,
+    pub(super) source: &'a Source,
     pub(super) pieces: &'a [Piece],
     sink: &'a dyn Sink,
     pub(super) pool: &'a Pool,
@@ -50,14 +48,6 @@ pub struct Blocks<'a> {
     /// For each piece whose encoder must see it as a whole first: its planes that belong to the whole.
     pub(super) begun: Vec<OnceLock<Vec<Vec<u8>>>>,
     scatters: Mutex<()>,
-}
-
-/// Rows of one piece.
-#[derive(Clone, Copy)]
-pub struct Step {
-    pub piece: usize,
-    pub first: usize,
-    pub rows: usize,
 }
 
 /// What happened to one output.
@@ -115,7 +105,7 @@ impl<'a> Blocks<'a> {
                     .map(|e| e.bytes().div_ceil(e.values().max(1)))
                     .max(),
                 Content::Factor(factor) => Some(4 + factor.source_row_bytes(source).div_ceil(values.max(1))),
-                Content::Values(_) => None,
+                Content::Turned(_) | Content::Values(_) => None,
             };
             // Source bytes (twice where rows are reordered), floats, their decoded copy, output bytes; powers of two.
             2 * values * (2 * widest.unwrap_or(4) + 4 + 4 + 4)
@@ -151,10 +141,10 @@ impl<'a> Blocks<'a> {
                 let values = &values[step.first..step.first + step.rows];
                 self.encode(index, piece, step, values)
             }
-            Content::Factor(factor) => {
+            Content::Turned(_) | Content::Factor(_) => {
                 let (_, columns) = rows_and_columns(&piece.output.shape);
                 let mut values = self.pool.take("a block of floats", step.rows * columns * 4)?;
-                factor.read(&self.reader(), &piece.output.shape, step.first, values.as_f32_mut())?;
+                self.values(step, values.as_f32_mut())?;
                 self.encode(index, piece, step, values.as_f32_mut())
             }
             Content::Rows(segments) => {
@@ -287,14 +277,25 @@ impl<'a> Blocks<'a> {
         self.encode(index, piece, step, values)
     }
 
+    /// All values of `step`.
+    pub(super) fn values(&self, step: &Step, values: &mut [f32]) -> Result<()> {
+        let output = &self.pieces[step.piece].output;
+        let (_, columns) = rows_and_columns(&output.shape);
+        match &output.content {
+            Content::Rows(segments) => self.floats(columns, step, &parts(segments, step), values),
+            Content::Turned(turns) => {
+                turns.iter().try_for_each(|turn| turn.read(&self.reader(), step.first, columns, values))
+            }
+            Content::Factor(factor) => factor.read(&self.reader(), &output.shape, step.first, values),
+            Content::Values(all) => {
+                values.copy_from_slice(&all[step.first..step.first + step.rows]);
+                Ok(())
+            }
+        }
+    }
+
     /// The values of `step`, which `parts` make up.
-    pub(super) fn floats(
-        &self,
-        columns: usize,
-        step: &Step,
-        parts: &[(&Segment, Step)],
-        values: &mut [f32],
-    ) -> Result<()> {
+    fn floats(&self, columns: usize, step: &Step, parts: &[(&Segment, Step)], values: &mut [f32]) -> Result<()> {
         for (segment, part) in parts {
             let entry = &self.source.tensors()[segment.entry];
             let out = &mut values[(part.first - step.first) * columns..][..part.rows * columns];
@@ -364,62 +365,6 @@ impl<'a> Blocks<'a> {
             let sum = if sum.is_finite() { before + sum } else { f64::INFINITY };
             slot.store(sum.to_bits(), Ordering::Relaxed);
         }
-    }
-
-    /// Refuses values that the output's element cannot hold: not finite in a packing, too large for a small float.
-    fn check_range(&self, piece: &Piece, step: &Step, values: &[f32]) -> Result<()> {
-        let Some(largest) = largest_value(&piece.element) else { return Ok(()) };
-        if measure::largest_magnitude(values) <= largest {
-            return Ok(());
-        }
-        let at = values.iter().position(|v| v.is_nan() || v.abs() > largest).unwrap_or(0);
-        let help = if values[at].is_finite() {
-            "choose a type with a larger range, such as bf16"
-        } else {
-            "the weights are damaged: see what else is with `windlass verify --deep`, then download them again"
-        };
-        self.refuse_value(piece, step, ("not-finite", "cannot hold"), values, at, help)
-    }
-
-    /// Refuses a value that is not the same after it became the type that its tensor had before it came into the source.
-    fn check_unchanged(&self, piece: &Piece, step: &Step, values: &[f32], decoded: &[f32]) -> Result<()> {
-        let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits() && !(a.is_nan() && b.is_nan());
-        let Some(at) = values.iter().zip(decoded).position(differs) else { return Ok(()) };
-        let name = piece.element.name().to_lowercase();
-        let help = format!(
-            "the tensor was changed since it was {name}: keep all with --scheme f32, or round it with --scheme {name}"
-        );
-        self.refuse_value(piece, step, ("rounded", "was the tensor's type before, and cannot hold"), values, at, &help)
-    }
-
-    /// The error for value `at` of a step: `element WHAT the value X in row R, column C`.
-    fn refuse_value(
-        &self,
-        piece: &Piece,
-        step: &Step,
-        (code, what): (&'static str, &str),
-        values: &[f32],
-        at: usize,
-        help: &str,
-    ) -> Result<()> {
-        let (_, columns) = rows_and_columns(&piece.output.shape);
-        let row = step.first + at / columns.max(1);
-        let Content::Rows(segments) = &piece.output.content else {
-            let message = format!("{} cannot hold the value {}", piece.element.name(), values[at]);
-            let problem = Problem::new("not-finite", message).tensor(&piece.output.name);
-            return Err(
-                Error::refused(self.source.path(), problem).help("choose a type with a larger range, such as f32")
-            );
-        };
-        let Some(segment) = segments.iter().find(|s| s.first + s.rows > row) else { return Ok(()) };
-        let (row, entry) = (segment.source_row(row), &self.source.tensors()[segment.entry]);
-        let band = row / entry.row_granularity(columns) * entry.row_granularity(columns);
-        let offset = rows::ranges(entry.element(), columns, band, 1).first().map_or(0, |range| range.0);
-        let name = piece.element.name();
-        let message = format!("{name} {what} the value {} in row {row}, column {}", values[at], at % columns.max(1));
-        let extent = entry.planes()[0];
-        let problem = Problem::new(code, message).tensor(entry.name()).offset(extent.offset + offset);
-        Err(Error::refused(self.source.parts()[extent.part].path(), problem).help(help))
     }
 
     fn output_buffers(&self, piece: &Piece, step: &Step) -> Result<Vec<Buffer>> {
@@ -537,69 +482,6 @@ impl pipeline::Work for Blocks<'_> {
     }
 }
 
-/// Blocks do not cross the border between two experts, because each has importance weights of its own.
-fn rows_per_expert(shape: &[usize]) -> usize {
-    let rows = rows_and_columns(shape).0;
-    if shape.len() > 2 { (rows / shape[0].max(1)).max(1) } else { rows.max(1) }
-}
-
-/// The parts of a step that come from one segment each.
-pub(super) fn parts<'a>(segments: &'a [Segment], step: &Step) -> Vec<(&'a Segment, Step)> {
-    let end = step.first + step.rows;
-    let overlaps = segments.iter().filter(|s| s.first < end && s.first + s.rows > step.first);
-    let part = |segment: &'a Segment| {
-        let first = step.first.max(segment.first);
-        let rows = end.min(segment.first + segment.rows) - first;
-        (segment, Step { piece: step.piece, first, rows })
-    };
-    overlaps.map(part).collect()
-}
-
-/// Rows of the output that are coded or stored together.
-fn granularity(piece: &Piece) -> usize {
-    let (rows, columns) = rows_and_columns(&piece.output.shape);
-    let Some(packing) = packing(&piece.element) else { return 1 };
-    let own = packing.scheme.row_granularity(columns);
-    let arranged = piece.arrangement.as_ref().map_or(1, |a| a.granularity(&packing, columns));
-    common_multiple(own, arranged).min(rows.max(1))
-}
-
-/// Rows of one block: about [`BLOCK_VALUES`] values, and whole bands of the output and of its sources.
-fn rows_at_once(source: &Source, piece: &Piece) -> usize {
-    let (rows, columns) = rows_and_columns(&piece.output.shape);
-    let mut granule = granularity(piece);
-    if let Content::Rows(segments) = &piece.output.content {
-        for segment in segments {
-            let entry = &source.tensors()[segment.entry];
-            granule = common_multiple(granule, entry.row_granularity(columns)).min(rows.max(1));
-        }
-    }
-    (BLOCK_VALUES / columns.max(1)).max(1).next_multiple_of(granule).clamp(1, rows.max(1))
-}
-
-fn common_multiple(a: usize, b: usize) -> usize {
-    let (mut x, mut y) = (a.max(1), b.max(1));
-    while y > 0 {
-        (x, y) = (y, x % y);
-    }
-    a.max(1) / x * b.max(1)
-}
-
-fn cut(source: &Source, pieces: &[Piece]) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for (piece, p) in pieces.iter().enumerate() {
-        let (rows, columns) = rows_and_columns(&p.output.shape);
-        let per_expert = if granularity(p) > 1 { rows.max(1) } else { rows_per_expert(&p.output.shape) };
-        let at_once = rows_at_once(source, p).min(per_expert);
-        for expert in (0..if columns > 0 { rows } else { 0 }).step_by(per_expert) {
-            let end = (expert + per_expert).min(rows);
-            let firsts = (expert..end).step_by(at_once);
-            steps.extend(firsts.map(|first| Step { piece, first, rows: at_once.min(end - first) }));
-        }
-    }
-    steps
-}
-
 fn encode(
     element: &Element,
     float: DType,
@@ -624,16 +506,5 @@ fn float_of(element: &Element) -> DType {
         (Element::Plain(dtype), _) => *dtype,
         (_, Some(p)) => p.float,
         _ => DType::F32,
-    }
-}
-
-/// The largest magnitude that an element can hold where that is less than what a float may be.
-fn largest_value(element: &Element) -> Option<f32> {
-    match element {
-        Element::Plain(DType::F16) => Some(65504.0),
-        Element::Plain(DType::F8E4M3) => Some(448.0),
-        Element::Plain(DType::F8E5M2) => Some(57344.0),
-        Element::Plain(_) => None,
-        Element::Packed(_) => Some(f32::MAX),
     }
 }

@@ -32,8 +32,12 @@ pub fn by_recipe(
             element,
         })
         .collect();
-    let chosen = recipe.plan(&facts, &model_facts(identity, outputs, has_imatrix), target(container))?;
-    for (element, output) in chosen.iter().zip(outputs) {
+    let mut chosen = recipe.plan(&facts, &model_facts(identity, outputs, has_imatrix), target(container))?;
+    for ((element, from), output) in chosen.iter_mut().zip(&sources).zip(outputs) {
+        // A tensor that the recipe leaves alone need not be one that the target can hold.
+        if element == from && !container.can_hold(element) {
+            *element = by_source(source, std::slice::from_ref(output), container)?.remove(0);
+        }
         check(container, element, output)?;
     }
     Ok(chosen)
@@ -65,22 +69,13 @@ pub fn by_source(source: &Source, outputs: &[Output], container: ContainerRef) -
 
 /// The element of the source tensor that an output begins with.
 pub fn source_element(source: &Source, output: &Output) -> Element {
-    match &output.content {
-        Content::Rows(segments) => segments.first().map(|s| source.tensors()[s.entry].element().clone()),
-        Content::Factor(factor) => Some(source.tensors()[factor.entry].element().clone()),
-        Content::Values(_) => None,
-    }
-    .unwrap_or(Element::Plain(DType::F32))
+    let first = output.content.entries().first().map(|entry| source.tensors()[*entry].element().clone());
+    first.unwrap_or(Element::Plain(DType::F32))
 }
 
 /// Whether values may change on the way to `element`: everything but staying the same and widening.
 pub fn loses(source: &Source, output: &Output, element: &Element) -> bool {
-    let entries: Vec<usize> = match &output.content {
-        Content::Rows(segments) => segments.iter().map(|s| s.entry).collect(),
-        Content::Factor(factor) => vec![factor.entry],
-        Content::Values(_) => return false,
-    };
-    entries.into_iter().map(|entry| source.tensors()[entry].element()).any(|from| {
+    output.content.entries().into_iter().map(|entry| source.tensors()[entry].element()).any(|from| {
         let widens = from.dtype().is_some_and(|d| d.is_float() && d.size() <= 4) && *element == DType::F32.into();
         from != element && !widens
     })
@@ -95,17 +90,24 @@ pub fn narrows(source: &Source, output: &Output, element: &Element) -> bool {
     smaller && segments.iter().all(whole)
 }
 
-/// llama.cpp wants vectors as F32; packed tensors keep their codes where a grid of GGML is the same.
+/// llama.cpp wants vectors as F32, and stacks of biases; packed tensors keep their codes where a grid of GGML is the same.
 fn for_gguf(from: &Element, output: &Output) -> Element {
     match (from, packing(from)) {
-        (Element::Plain(dtype), _) if dtype.is_float() && output.shape.len() < 2 => DType::F32.into(),
+        (Element::Plain(dtype), _) if dtype.is_float() && (output.shape.len() < 2 || is_bias(output)) => {
+            DType::F32.into()
+        }
         (_, Some(p)) => match p.scheme.name() {
             "mlx4-g32" => ggml("q4_1").unwrap_or(p.float.into()),
             "mlx8-g32" => ggml("q8_0").unwrap_or(p.float.into()),
+            "mlx-mxfp4" => ggml("mxfp4").unwrap_or(p.float.into()),
             _ => p.float.into(),
         },
         _ => from.clone(),
     }
+}
+
+fn is_bias(output: &Output) -> bool {
+    output.gguf_name.ends_with(".bias")
 }
 
 fn ggml(name: &str) -> Option<Element> {

@@ -6,6 +6,7 @@
 pub(crate) mod adapter;
 mod belongings;
 mod blocks;
+mod checks;
 mod dtypes;
 mod encoding;
 mod foreign;
@@ -16,6 +17,7 @@ mod output;
 mod place;
 mod quality;
 mod shifted;
+mod steps;
 mod tally;
 
 use std::collections::BTreeMap;
@@ -437,12 +439,12 @@ fn outputs(model: &Model, to: ContainerRef) -> Result<Vec<Output>> {
     let from = container(model.source.container()).map_or(Convention::Hf, |c| c.convention());
     let to = to.convention();
     match &model.identity {
-        Ok(identity) if from == to => {
+        Ok(identity) if from == to && !names::packs_otherwise(&model.source, identity, from)? => {
             let mut outputs = names::keep_names(&model.source);
             names::name_in_gguf(&mut outputs, identity, from)?;
             Ok(outputs)
         }
-        _ if from == to => Ok(names::keep_names(&model.source)),
+        Err(_) if from == to => Ok(names::keep_names(&model.source)),
         Ok(identity) => {
             let mut outputs = names::map_names(&model.source, identity, from, to)?;
             if from == Convention::Gguf {

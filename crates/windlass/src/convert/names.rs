@@ -7,6 +7,7 @@ use windlass_formats::{Entry, Problem, Source};
 
 use super::adapter::Factor;
 use crate::rows::rows_and_columns;
+use crate::turned::{Spot, Turn};
 use crate::{Error, Result, model::Identity};
 
 /// One tensor of the output, named in the target's convention.
@@ -26,10 +27,24 @@ pub struct Output {
 pub enum Content {
     /// Rows of source tensors, in order and without gaps.
     Rows(Vec<Segment>),
+    /// Matrices that are stored with rows and columns exchanged on one side.
+    Turned(Vec<Turn>),
     /// Computed from hyper-parameters.
     Values(Vec<f32>),
     /// A factor of an adapter that is stored in another way here.
     Factor(Factor),
+}
+
+impl Content {
+    /// Indices of the source tensors that it is made of.
+    pub fn entries(&self) -> Vec<usize> {
+        match self {
+            Content::Rows(segments) => segments.iter().map(|s| s.entry).collect(),
+            Content::Turned(turns) => turns.iter().map(|t| t.entry).collect(),
+            Content::Factor(factor) => vec![factor.entry],
+            Content::Values(_) => Vec::new(),
+        }
+    }
 }
 
 /// A run of output rows that come from one source tensor.
@@ -99,6 +114,21 @@ pub fn name_in_gguf(outputs: &mut [Output], identity: &Identity, convention: Con
     Ok(())
 }
 
+/// Whether the source has tensors that its own convention stores in another way when they are not packed: published checkpoints of
+/// gpt-oss have packed experts row by row, plain ones column by column.
+pub fn packs_otherwise(source: &Source, identity: &Identity, convention: Convention) -> Result<bool> {
+    if !source.tensors().iter().any(|entry| entry.shape().len() > 2 && entry.element().dtype().is_none()) {
+        return Ok(false);
+    }
+    let turned = |p: &&Place| matches!(p.order, Order::Columns { .. });
+    let otherwise = |piece: Piece| {
+        let places = piece.places(convention);
+        let others = places.iter().skip(1).filter(|p| places.first().filter(turned).is_some() && !turned(p));
+        others.into_iter().any(|place| source.tensor(&place.tensor).is_some())
+    };
+    Ok(identity.architecture.pieces(&identity.hyper)?.into_iter().any(otherwise))
+}
+
 /// Maps a model from one convention to another through its architecture's inventory.
 pub fn map_names(source: &Source, identity: &Identity, from: Convention, to: Convention) -> Result<Vec<Output>> {
     let pieces = identity.architecture.pieces(&identity.hyper)?;
@@ -117,9 +147,7 @@ pub fn map_names(source: &Source, identity: &Identity, from: Convention, to: Con
             outputs.push(empty_output(piece, &target));
             outputs.len() - 1
         });
-        if let Content::Rows(segments) = &mut outputs[at].content {
-            segments.push(segment(piece, &place, &target, entry));
-        }
+        add(&mut outputs[at].content, piece, &place, &target, entry);
     }
     for (name, values) in identity.architecture.generated(&identity.hyper, to) {
         let (gguf_name, shape) = (name.clone(), vec![values.len()]);
@@ -168,6 +196,25 @@ fn empty_output(piece: &Piece, target: &Place) -> Output {
     }
 }
 
+/// Adds what `piece` is of an output.
+fn add(content: &mut Content, piece: &Piece, place: &Place, target: &Place, entry: usize) {
+    let turned = [place, target].iter().any(|p| matches!(p.order, Order::Columns { .. }));
+    match content {
+        Content::Rows(segments) if turned && segments.is_empty() => {
+            *content = Content::Turned(vec![turn(piece, place, target, entry)]);
+        }
+        Content::Rows(segments) => segments.push(segment(piece, place, target, entry)),
+        Content::Turned(turns) => turns.push(turn(piece, place, target, entry)),
+        Content::Values(_) | Content::Factor(_) => {}
+    }
+}
+
+fn turn(piece: &Piece, place: &Place, target: &Place, entry: usize) -> Turn {
+    let spot = |place: &Place| Spot { row: place.row, order: place.order };
+    let (rows, columns) = rows_and_columns(&piece.shape);
+    Turn { entry, rows, columns, from: spot(place), to: spot(target) }
+}
+
 fn segment(piece: &Piece, place: &Place, target: &Place, entry: usize) -> Segment {
     Segment {
         entry,
@@ -206,11 +253,16 @@ fn refuse_left_over(
 
 /// Puts segments in order and checks that they cover the output.
 fn finish(source: &Source, output: &mut Output) -> Result<()> {
-    let rows = rows_and_columns(&output.shape).0;
-    let Content::Rows(segments) = &mut output.content else { return Ok(()) };
-    segments.sort_by_key(|s| s.first);
-    let covered = segments.iter().try_fold(0, |next, s| (s.first == next).then_some(next + s.rows));
-    if covered != Some(rows) {
+    let (rows, columns) = rows_and_columns(&output.shape);
+    let complete = match &mut output.content {
+        Content::Rows(segments) => {
+            segments.sort_by_key(|s| s.first);
+            segments.iter().try_fold(0, |next, s| (s.first == next).then_some(next + s.rows)) == Some(rows)
+        }
+        Content::Turned(turns) => turns.iter().map(|t| t.rows * t.columns).sum::<usize>() == rows * columns,
+        Content::Values(_) | Content::Factor(_) => true,
+    };
+    if !complete {
         let message = "only some of the tensors that make up this one are in the model";
         return Err(Error::refused(source.path(), Problem::new("missing-tensor", message).tensor(&output.name)));
     }

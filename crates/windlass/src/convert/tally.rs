@@ -5,8 +5,7 @@ use std::sync::Mutex;
 use windlass_quant::{Packing, Tally};
 use windlass_runtime::pipeline;
 
-use super::blocks::{Blocks, parts};
-use super::names::Content;
+use super::blocks::Blocks;
 use crate::rows::{self, packing, rows_and_columns};
 use crate::{Error, Result};
 
@@ -64,13 +63,11 @@ impl pipeline::Work for Tallying<'_, '_> {
         let blocks = self.blocks;
         let step = &blocks.steps[self.steps[index]];
         let piece = &blocks.pieces[step.piece];
-        let (Content::Rows(segments), Some(packing)) = (&piece.output.content, packing(&piece.element)) else {
-            return Ok(());
-        };
+        let Some(packing) = packing(&piece.element) else { return Ok(()) };
         let (_, columns) = rows_and_columns(&piece.output.shape);
         let mut values = blocks.pool.take("a block of floats", step.rows * columns * 4)?;
         let values = values.as_f32_mut();
-        blocks.floats(columns, step, &parts(segments, step), values)?;
+        blocks.values(step, values)?;
         let tally = packing.scheme.tally(values, columns, blocks.source_float(piece, step));
         *self.tallies[index].lock().unwrap_or_else(|e| e.into_inner()) = tally;
         Ok(())

@@ -4,10 +4,7 @@ use windlass_formats::Source;
 
 use super::super::names::Segment;
 use crate::Result;
-use crate::rows::{Reader, decode, ranges, rows_and_columns, slices};
-
-/// Values that are read at a time.
-const CHUNK: usize = 64 << 10;
+use crate::rows::{Reader, ranges, rows_and_columns};
 
 /// How a factor is made from the factor of another container.
 #[derive(Debug, Clone)]
@@ -44,7 +41,10 @@ impl Factor {
         let wanted = self.wanted(reader.source, width, first, count);
         // A line of the source is a row of the output if both are stored alike, else a column.
         let alike = self.turned == self.source_turned;
-        self.each_line(reader, &wanted, |line, source| {
+        let columns = || wanted.columns.iter().flatten().copied();
+        let (Some(low), Some(high)) = (columns().min(), columns().max()) else { return Ok(()) };
+        let entry = &reader.source.tensors()[self.entry];
+        reader.lines(entry, &wanted.lines, low..high + 1, |line, source| {
             let targets =
                 wanted.columns.iter().enumerate().filter_map(|(i, column)| Some((i, source.get((*column)?)?)));
             for (i, value) in targets {
@@ -72,41 +72,6 @@ impl Factor {
         Wanted { lines, columns }
     }
 
-    /// Hands each wanted line to `take`, with values only where columns are wanted.
-    fn each_line(&self, reader: &Reader, wanted: &Wanted, mut take: impl FnMut(usize, Line)) -> Result<()> {
-        let entry = &reader.source.tensors()[self.entry];
-        let (rows, width) = rows_and_columns(entry.shape());
-        let columns = || wanted.columns.iter().flatten().copied();
-        let (Some(low), Some(high)) = (columns().min(), columns().max()) else { return Ok(()) };
-        if let Some(dtype) = entry.element().dtype().filter(|_| (high - low + 1) * 2 < width) {
-            let mut bytes = reader.pool.take("a part of a row", (high - low + 1) * dtype.size())?;
-            let mut values = reader.pool.take("a part of a row", (high - low + 1) * 4)?;
-            for (row, line) in &wanted.lines {
-                reader.source.read(entry, 0, ((row * width + low) * dtype.size()) as u64, &mut bytes)?;
-                windlass_quant::float::to_f32(dtype, &bytes, values.as_f32_mut())?;
-                take(*line, Line { first: low, values: values.as_f32_mut() });
-            }
-            return Ok(());
-        }
-        let granule = entry.row_granularity(width);
-        let at_once = (CHUNK / width.max(1)).max(1).next_multiple_of(granule);
-        let mut rest = wanted.lines.as_slice();
-        while let Some((row, _)) = rest.first() {
-            let begin = row / granule * granule;
-            let many = rest.partition_point(|(row, _)| *row < begin + at_once);
-            let end = (rest[many - 1].0 + 1).next_multiple_of(granule).min(rows);
-            let planes = reader.planes(entry, width, begin, end - begin)?;
-            let mut values = reader.pool.take("rows of a factor", (end - begin) * width * 4)?;
-            let values = values.as_f32_mut();
-            decode(entry.element(), &slices(&planes), width, values)?;
-            for (row, line) in &rest[..many] {
-                take(*line, Line { first: 0, values: &values[(row - begin) * width..][..width] });
-            }
-            rest = &rest[many..];
-        }
-        Ok(())
-    }
-
     /// The row of the source that is row `row` of the factor.
     fn source_row(&self, row: usize) -> Option<usize> {
         let after = self.segments.partition_point(|s| s.first <= row);
@@ -118,17 +83,5 @@ impl Factor {
     pub fn source_row_bytes(&self, source: &Source) -> u64 {
         let entry = &source.tensors()[self.entry];
         ranges(entry.element(), rows_and_columns(entry.shape()).1, 0, 1).iter().map(|(_, bytes)| bytes).sum()
-    }
-}
-
-/// A stretch of a row of the source.
-struct Line<'a> {
-    first: usize,
-    values: &'a [f32],
-}
-
-impl Line<'_> {
-    fn get(&self, column: usize) -> Option<f32> {
-        self.values.get(column.checked_sub(self.first)?).copied()
     }
 }
