@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-use windlass::{Error, Result, runtime::system, tensor::Limits};
+use windlass::runtime::{monitor, system};
+use windlass::{Error, Result, tensor::Limits};
 
 use crate::size;
 
@@ -39,6 +40,9 @@ pub struct Globals {
     #[arg(long, global = true, env = "WINDLASS_MEMORY_LIMIT", value_name = "SIZE", value_parser = size::parse,
         help_heading = "Global")]
     pub memory_limit: Option<u64>,
+    /// Write what was computed when, for Perfetto or chrome://tracing; with --verbose also a table
+    #[arg(long, global = true, env = "WINDLASS_TRACE", value_name = "FILE", help_heading = "Global")]
+    pub trace: Option<std::path::PathBuf>,
     /// A file of defaults for these flags [default: windlass.toml, if there is one]
     #[arg(long, global = true, env = "WINDLASS_CONFIG", value_name = "FILE", help_heading = "Global")]
     pub config: Option<std::path::PathBuf>,
@@ -66,6 +70,15 @@ impl Context {
         }
         if globals.threads == Some(0) {
             return Err(Error::usage("--threads must be at least 1"));
+        }
+        if let Some(path) = &globals.trace {
+            if path.exists() {
+                let error = Error::new(windlass::Code::Failed, format!("{} exists already", path.display()));
+                return Err(error.at(path).help("choose another name for the trace"));
+            }
+            // A trace that cannot be written is known before anything is computed.
+            std::fs::File::create(path).map_err(|e| Error::io(path, e))?;
+            monitor::start(monitor::DEFAULT_CAPACITY);
         }
         let stop = Arc::new(AtomicBool::new(false));
         let heeds = Arc::new(AtomicBool::new(false));
@@ -160,6 +173,25 @@ impl Context {
                 Err(error)
             }
             verdict => self.print(result, text).and(verdict),
+        }
+    }
+
+    /// Ends the trace, if there is one, and writes it.
+    pub fn finish(&self) -> Result<()> {
+        let Some(path) = &self.globals.trace else { return Ok(()) };
+        let recording = monitor::stop();
+        let file = std::fs::File::create(path).map_err(|e| Error::io(path, e))?;
+        recording.write_trace(std::io::BufWriter::new(file)).map_err(|e| Error::io(path, e))?;
+        if self.globals.verbose {
+            self.say(recording.summary().to_string().trim_end());
+        }
+        self.say(&format!("{} spans are in {}: open it at ui.perfetto.dev", recording.spans.len(), path.display()));
+        match recording.dropped {
+            0 => Ok(()),
+            dropped => {
+                self.say(&format!("warning: {dropped} records had no place in the trace"));
+                Ok(())
+            }
         }
     }
 

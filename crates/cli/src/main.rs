@@ -45,7 +45,10 @@ fn main() -> ExitCode {
         Ok(context) => context,
         Err(error) => return context::fail(&error, json),
     };
-    match cli.command.run(&context) {
+    let result = cli.command.run(&context);
+    // The trace of what failed is worth more than one of what did not; but the failure is what is told.
+    let traced = context.finish();
+    match result.and(traced) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => context.fail(&error),
     }

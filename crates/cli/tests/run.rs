@@ -155,3 +155,37 @@ fn an_answer_can_be_stopped() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"));
     drop(input);
 }
+
+/// Names of the spans of a trace, and how many there are of each.
+fn spans(path: &Path) -> std::collections::BTreeMap<String, usize> {
+    let trace: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mut counts = std::collections::BTreeMap::new();
+    for event in trace["traceEvents"].as_array().unwrap() {
+        *counts.entry(format!("{}:{}", event["ph"].as_str().unwrap(), event["name"].as_str().unwrap())).or_default() +=
+            1;
+    }
+    counts
+}
+
+#[test]
+fn a_trace_shows_tokens_layers_ops_blocks_and_memory() {
+    let folder = model();
+    let here = folder.path();
+    let generate = ["generate", "model", "-p", "heavy", "-n", "4", "--temperature", "0", "--trace", "t.json", "-v"];
+    let output = windlass(here, &generate);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("p99"), "there is no table");
+    let counts = spans(&here.join("t.json"));
+    // The prompt and three tokens after the first; six layers each, every one with its ops.
+    assert_eq!(counts["X:layer"], 6 * 4, "{counts:?}");
+    assert_eq!(counts["X:token"] + counts.get("X:prompt").unwrap_or(&0), 4);
+    assert_eq!(counts["X:attention"], 6 * 4);
+    assert!(counts["C:own memory"] == 4 && counts["M:thread_name"] >= 1);
+    let (error, code) = document(here, &generate[..10]);
+    assert!(code == 1 && error["error"]["path"] == "t.json", "{error}");
+    let (_, code) = document(here, &["convert", "model", "m.gguf", "--scheme", "q8_0", "--trace", "c.json"]);
+    let counts = spans(&here.join("c.json"));
+    assert!(code == 0 && counts["X:q8_0"] > 10 && counts["X:f32"] > 5, "{counts:?}");
+    let (error, code) = document(here, &["bench", "model", "--trace", "nowhere/t.json"]);
+    assert!(code == 1 && error["error"]["path"] == "nowhere/t.json", "{error}");
+}

@@ -9,7 +9,7 @@ use windlass_tensor::{Element, Tensor};
 
 use crate::experts::experts;
 use crate::weights::{Weight, Weights};
-use crate::{Cache, Error};
+use crate::{Cache, Error, trace};
 
 /// A decoder that can be run.
 #[derive(Clone, Debug)]
@@ -115,8 +115,10 @@ impl Decoder {
     /// The states after the last block.
     fn blocks(&self, cx: &Context, tokens: &[u32], cache: &mut Cache) -> Result<Tensor, Error> {
         self.check(tokens, cache)?;
+        let _span = trace::forward(tokens.len(), cache.length);
         let mut hidden = self.embed(cx, tokens)?;
         for layer in 0..self.hyper.layers() {
+            let _span = trace::layer(layer);
             hidden = match self.weights.layer(layer)? {
                 None => self.layer(cx, layer, hidden, cache)?,
                 Some(weights) => Decoder { weights, ..self.clone() }.layer(cx, layer, hidden, cache)?,

@@ -5,9 +5,9 @@ use windlass_ops::library::{Attention, attention, cache_write, elementwise, embe
 use windlass_ops::{Context, zeros};
 use windlass_tensor::{DType, Tensor};
 
-use crate::Error;
 use crate::decoder::missing;
 use crate::weights::{Weight, Weights};
+use crate::{Error, trace};
 
 /// An encoder of the BERT family (arXiv 1810.04805) that can be run: learned positions, norms after the blocks.
 #[derive(Debug)]
@@ -52,11 +52,13 @@ impl Encoder {
         if tokens.is_empty() || tokens.len() > context {
             return Err(Error::Context { tokens: tokens.len(), context });
         }
+        let _span = trace::forward(tokens.len(), 0);
         let mut hidden = self.embed(cx, tokens)?;
         let (heads, dim) = (self.hyper.kv_heads(), self.hyper.head_dim());
         let store = || zeros(DType::F32, [heads, tokens.len(), dim]);
         let (mut keys, mut values) = (store()?, store()?);
         for layer in 0..self.hyper.layers() {
+            let _span = trace::layer(layer);
             let attended = self.attend(cx, layer, &hidden, &mut keys, &mut values)?;
             let sum = elementwise(cx, "add", &[&hidden, &attended])?;
             hidden = self.norm(cx, Role::PostAttentionNorm, Some(layer), &sum)?;

@@ -9,6 +9,7 @@ mod encoder;
 mod error;
 mod evaluation;
 mod experts;
+mod trace;
 mod weights;
 
 pub use cache::Cache;

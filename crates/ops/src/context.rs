@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use windlass_runtime::memory::Pool;
+use windlass_runtime::monitor;
 use windlass_runtime::scheduler::{self, Session};
 use windlass_tensor::{DType, Element, Storage, Tensor, storage::HostBuffer};
 
@@ -88,6 +89,7 @@ impl<'a, 's> Context<'a, 's> {
         let question = Question::of(inquiry, outputs);
         let (candidate, fallback) = route::choose(inquiry, &question, self.provider)?;
         let start = self.recorder.map(|_| Instant::now());
+        let mut span = monitor::span(inquiry.op.name, "op");
         let mut args = Args {
             op: inquiry.op,
             inputs: inquiry.inputs,
@@ -96,6 +98,15 @@ impl<'a, 's> Context<'a, 's> {
             session: self.session,
         };
         (candidate.run)(&mut args)?;
+        if span.recorded() {
+            let dtype = question.dtype.to_lowercase();
+            span.set("provider", candidate.provider);
+            span.set("dtype", dtype);
+            span.set("values", question.values);
+            span.set("bytes", moved(inquiry, args.outputs));
+            span.set("route", candidate.source.to_string());
+        }
+        drop(span);
         if let Some((recorder, start)) = self.recorder.zip(start) {
             recorder.add(receipt(inquiry, &question, &candidate, fallback, args.outputs, start));
         }
@@ -111,18 +122,23 @@ fn receipt(
     outputs: &[Tensor],
     start: Instant,
 ) -> Receipt {
-    let bytes = |tensor: &Tensor| -> u64 { tensor.planes().iter().map(|plane| plane.len() as u64).sum() };
     Receipt {
         op: inquiry.op.name,
         provider: candidate.provider,
         device: question.device.to_string(),
         dtype: question.dtype.to_lowercase(),
         values: question.values,
-        bytes: inquiry.inputs.iter().map(|t| bytes(t)).sum::<u64>() + outputs.iter().map(bytes).sum::<u64>(),
+        bytes: moved(inquiry, outputs),
         elapsed: start.elapsed(),
         source: candidate.source.to_string(),
         fallback,
     }
+}
+
+/// Bytes of all inputs and outputs.
+fn moved(inquiry: &Inquiry, outputs: &[Tensor]) -> u64 {
+    let bytes = |tensor: &Tensor| -> u64 { tensor.planes().iter().map(|plane| plane.len() as u64).sum() };
+    inquiry.inputs.iter().map(|t| bytes(t)).sum::<u64>() + outputs.iter().map(bytes).sum::<u64>()
 }
 
 fn allocate(spec: &OutputSpec) -> Result<Tensor, Error> {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Error;
+use crate::monitor::{self, Name};
 
 /// A list of steps that are independent of each other.
 pub trait Work: Sync {
@@ -18,6 +19,11 @@ pub trait Work: Sync {
 
     /// Bytes that step `index` moves, for progress.
     fn bytes(&self, index: usize) -> u64;
+
+    /// What kind of step it is, and what it works on: for traces.
+    fn about(&self, _index: usize) -> (Name, String) {
+        ("step".into(), String::new())
+    }
 
     /// Tells the system that step `index` comes soon. Called ahead of the step, from any worker.
     fn prefetch(&self, _index: usize) {}
@@ -108,7 +114,13 @@ impl<W: Work> Run<'_, W> {
                 self.work.prefetch(index + self.options.ahead);
             }
             let start = Instant::now();
-            if let Err(error) = self.work.step(index) {
+            let span = monitor::enabled().then(|| {
+                let (kind, what) = self.work.about(index);
+                monitor::span(kind, "pipeline").with("of", what).with("bytes", self.work.bytes(index))
+            });
+            let done = self.work.step(index);
+            drop(span);
+            if let Err(error) = done {
                 self.failed.store(true, Ordering::Relaxed);
                 self.error.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
                 return;

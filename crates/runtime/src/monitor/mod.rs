@@ -165,6 +165,12 @@ impl Span {
         self
     }
 
+    /// Whether it is recorded: what only a trace needs is not worked out otherwise.
+    #[inline(always)]
+    pub fn recorded(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Adds an argument that is known later.
     #[inline]
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {

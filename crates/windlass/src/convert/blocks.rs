@@ -9,6 +9,7 @@ use windlass_formats::{Entry, Extent, Source};
 use windlass_quant::arrange::{ArrangementRef, Stored};
 use windlass_quant::{Moved, PlaneType, float, measure, repack};
 use windlass_runtime::memory::{Buffer, Pool};
+use windlass_runtime::monitor::Name;
 use windlass_runtime::{pipeline, system};
 use windlass_tensor::{DType, Element};
 
@@ -446,6 +447,11 @@ impl pipeline::Work for Blocks<'_> {
         let piece = &self.pieces[step.piece];
         let (_, columns) = rows_and_columns(&piece.output.shape);
         rows::ranges(&piece.element, columns, step.first, step.rows).iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    fn about(&self, index: usize) -> (Name, String) {
+        let piece = &self.pieces[self.steps[index].piece];
+        (piece.element.name().to_lowercase().into(), piece.output.name.clone())
     }
 
     fn prefetch(&self, index: usize) {
