@@ -75,6 +75,40 @@ impl Decoder {
         &self.hyper
     }
 
+    /// What it is.
+    pub fn architecture(&self) -> &'static Architecture {
+        self.architecture
+    }
+
+    /// The weight of a linear map of a layer.
+    pub fn weight(&self, role: Role, layer: usize) -> Result<&Tensor, Error> {
+        self.need(role, Some(layer)).map(|weight| &weight.tensor)
+    }
+
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// The op that joins both halves of a gated block.
+    pub(crate) fn gated(&self) -> &'static str {
+        self.gated
+    }
+
+    /// How heads turn in layers that see a window, or all.
+    pub(crate) fn rope(&self, sliding: bool) -> &Rope {
+        &self.ropes[usize::from(sliding)]
+    }
+
+    pub(crate) fn embedding_scale(&self) -> f32 {
+        self.architecture.embedding_scale(&self.hyper)
+    }
+
+    /// How a norm with this weight is computed.
+    pub(crate) fn norm_attributes(&self, weight: &Weight) -> Attributes {
+        let offset = self.architecture.norm_offset() - weight.shift;
+        Attributes::new().float("eps", self.hyper.norm_eps().into()).float("offset", offset.into())
+    }
+
     /// An empty cache for `context` tokens, of floats or packed.
     pub fn cache(&self, context: usize, element: impl Into<Element>) -> Result<Cache, Error> {
         let h = &self.hyper;
@@ -218,8 +252,7 @@ impl Decoder {
     /// The norm of a role over the last dimension, if the model has it there.
     fn norm(&self, cx: &Context, role: Role, layer: Option<usize>, x: &Tensor) -> Result<Option<Tensor>, Error> {
         let Some(weight) = self.weights.get(role, layer) else { return Ok(None) };
-        let offset = self.architecture.norm_offset() - weight.shift;
-        let attributes = Attributes::new().float("eps", self.hyper.norm_eps().into()).float("offset", offset.into());
+        let attributes = self.norm_attributes(weight);
         Ok(Some(cx.one(&library::RMS_NORM, &[x, &weight.tensor], &attributes)?))
     }
 

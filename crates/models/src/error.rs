@@ -22,10 +22,27 @@ pub enum Error {
     /// A layer that is read when it is needed could not be.
     #[error("layer {layer} cannot be brought in: {message}")]
     Layer { layer: usize, message: String },
+    /// A pass got fewer parameters than the model has.
+    #[error("parameter {index} is missing")]
+    Parameter { index: usize },
+    #[error(transparent)]
+    Nn(#[from] windlass_nn::Error),
     #[error(transparent)]
     Catalog(#[from] windlass_catalog::Error),
     #[error(transparent)]
     Op(#[from] windlass_ops::Error),
     #[error(transparent)]
     Tensor(#[from] windlass_tensor::Error),
+}
+
+impl Error {
+    /// As an error of the graph that this one happened in.
+    pub(crate) fn in_graph(self) -> windlass_nn::Error {
+        match self {
+            Error::Nn(error) => error,
+            Error::Op(error) => error.into(),
+            Error::Tensor(error) => error.into(),
+            other => windlass_nn::Error::Function { function: "layer", message: other.to_string() },
+        }
+    }
 }

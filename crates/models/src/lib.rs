@@ -10,6 +10,10 @@ mod error;
 mod evaluation;
 mod experts;
 mod trace;
+mod lora;
+mod loss;
+mod sites;
+mod training;
 mod weights;
 
 pub use cache::Cache;
@@ -17,4 +21,7 @@ pub use decoder::{Decoder, Wanted};
 pub use encoder::{Encoder, Pooling};
 pub use error::Error;
 pub use evaluation::{Evaluation, Scores};
+pub use lora::{Lora, Loras, Randomness, row_squares};
+pub use sites::{Site, sites};
+pub use training::{Batch, Pass, Trainable};
 pub use weights::{Layers, Weight, Weights};

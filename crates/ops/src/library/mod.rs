@@ -27,6 +27,7 @@ mod select;
 mod sequences;
 mod softmax;
 mod sort;
+mod steps;
 
 pub use attention::{ATTENTION, Attention, attention};
 pub use cache::{CACHE_WRITE, cache_write};
@@ -51,6 +52,7 @@ pub use select::{ARGMAX, argmax};
 pub use sequences::{Heads, SEQUENCE_ATTENTION, SEQUENCE_ATTENTION_BACKWARD, sequence_attention, sequences};
 pub use softmax::{LOG_SOFTMAX, SOFTMAX, log_softmax, softmax};
 pub use sort::{ARGSORT, SORT, TOPK, topk};
+pub use steps::{ADAM_STEP, Adam};
 
 /// Adding an op costs its definition and a line here.
 pub static OPS: &[&Op] = &[
@@ -116,6 +118,7 @@ pub static OPS: &[&Op] = &[
     &SORT,
     &ARGSORT,
     &TOPK,
+    &ADAM_STEP,
     &FULL,
     &ARANGE,
     &LINSPACE,

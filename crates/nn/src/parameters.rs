@@ -1,0 +1,134 @@
+//! Parameters: named tensors that are trained.
+
+use std::collections::HashMap;
+
+use windlass_ops::{Attributes, Context, library};
+use windlass_tensor::{Tensor, TypedTensor};
+
+use crate::var::number;
+use crate::{Error, Gradients, Var};
+
+/// One tensor that is trained.
+#[derive(Debug)]
+pub struct Parameter {
+    pub name: String,
+    pub tensor: Tensor,
+    number: u64,
+}
+
+/// All tensors that are trained, in a fixed order.
+#[derive(Debug, Default)]
+pub struct Parameters {
+    all: Vec<Parameter>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Parameter {
+    /// As a leaf of a graph.
+    pub fn var(&self) -> Var {
+        Var::numbered(self.tensor.clone(), self.number)
+    }
+
+    /// What flowed back to it.
+    pub fn gradient<'g>(&self, gradients: &'g Gradients) -> Option<&'g Tensor> {
+        gradients.numbered(self.number)
+    }
+}
+
+impl Parameters {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one, and says at which place. A name stands for one parameter.
+    pub fn add(&mut self, name: impl Into<String>, tensor: Tensor) -> Result<usize, Error> {
+        let name = name.into();
+        if self.by_name.contains_key(&name) {
+            return Err(Error::Parameter { name, message: "is there already".into() });
+        }
+        self.by_name.insert(name.clone(), self.all.len());
+        self.all.push(Parameter { name, tensor, number: number() });
+        Ok(self.all.len() - 1)
+    }
+
+    /// The parameter at a place.
+    pub fn get(&self, index: usize) -> Option<&Parameter> {
+        self.all.get(index)
+    }
+
+    /// The parameter of a name.
+    pub fn named(&self, name: &str) -> Option<&Parameter> {
+        self.all.get(*self.by_name.get(name)?)
+    }
+
+    /// Puts a tensor of the same type and shape into the place of one.
+    pub fn set(&mut self, name: &str, tensor: Tensor) -> Result<(), Error> {
+        let wrong = |message: String| Error::Parameter { name: name.into(), message };
+        let index = *self.by_name.get(name).ok_or_else(|| wrong("is not there".into()))?;
+        let known = &mut self.all[index].tensor;
+        if known.shape() != tensor.shape() || known.element().dtype() != tensor.element().dtype() {
+            return Err(wrong(format!("is {known:?}, not {tensor:?}")));
+        }
+        *known = tensor;
+        Ok(())
+    }
+
+    /// All, in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Parameter> {
+        self.all.iter()
+    }
+
+    /// All, in order, to be changed.
+    pub fn iter_mut(&mut self) -> std::slice::IterMut<'_, Parameter> {
+        self.all.iter_mut()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Numbers that are trained.
+    pub fn values(&self) -> usize {
+        self.all.iter().map(|p| p.tensor.shape().values()).sum()
+    }
+
+    /// The length of all gradients as one vector.
+    pub fn gradient_norm(&self, cx: &Context, gradients: &Gradients) -> Result<f64, Error> {
+        let mut squares = 0.0;
+        for gradient in self.all.iter().filter_map(|p| p.gradient(gradients)) {
+            let norm = cx.one(&library::NORM, &[gradient], &Attributes::NONE)?;
+            let norm = library::cast(cx, &norm, windlass_tensor::DType::F32)?;
+            squares += f64::from(TypedTensor::<f32>::new(norm)?.get(&[])?).powi(2);
+        }
+        Ok(squares.sqrt())
+    }
+
+    /// Scales all gradients so that their length as one vector is at most `most`, as torch's `clip_grad_norm_` does. Gives
+    /// the length before.
+    pub fn clip_gradients(&self, cx: &Context, gradients: &mut Gradients, most: f64) -> Result<f64, Error> {
+        let norm = self.gradient_norm(cx, gradients)?;
+        let by = most / (norm + 1e-6);
+        if by < 1.0 {
+            self.scale_gradients(cx, gradients, by)?;
+        }
+        Ok(norm)
+    }
+
+    /// Multiplies all gradients.
+    pub fn scale_gradients(&self, cx: &Context, gradients: &mut Gradients, by: f64) -> Result<(), Error> {
+        for parameter in &self.all {
+            let Some(gradient) = parameter.gradient(gradients) else { continue };
+            let attributes = Attributes::new().float("by", by);
+            let scaled = library::elementwise_with(cx, "scale", &[gradient], &attributes)?;
+            gradients.replace(parameter.number, scaled);
+        }
+        Ok(())
+    }
+}

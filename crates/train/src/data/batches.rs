@@ -1,0 +1,107 @@
+//! The order of examples, and batches of them.
+
+use windlass_models::Batch;
+use windlass_runtime::random::Philox;
+use windlass_tensor::Tensor;
+
+use super::{Example, IGNORED};
+use crate::Error;
+
+/// Where in the data training is. The same seed gives the same order, from any place on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    seed: u64,
+    shuffle: bool,
+    examples: usize,
+    /// Examples that were taken.
+    taken: u64,
+    /// The order of an epoch.
+    order: Option<(u64, Vec<usize>)>,
+}
+
+impl Cursor {
+    /// At the beginning of so many examples.
+    pub fn new(examples: usize, shuffle: bool, seed: u64) -> Self {
+        Self { seed, shuffle, examples, taken: 0, order: None }
+    }
+
+    /// Goes on after so many examples.
+    pub fn skip_to(&mut self, taken: u64) {
+        self.taken = taken;
+    }
+
+    /// Examples that were taken.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// How often the data were gone through.
+    pub fn epoch(&self) -> u64 {
+        self.taken / self.examples.max(1) as u64
+    }
+
+    /// The number of the next example.
+    pub fn next(&mut self) -> usize {
+        let (epoch, at) = (self.epoch(), (self.taken % self.examples.max(1) as u64) as usize);
+        self.taken += 1;
+        if !self.shuffle {
+            return at;
+        }
+        match &self.order {
+            Some((known, order)) if *known == epoch => order[at],
+            _ => {
+                let order = Philox::new(self.seed).sequence(epoch).permutation(self.examples);
+                let example = order[at];
+                self.order = Some((epoch, order));
+                example
+            }
+        }
+    }
+}
+
+/// Examples one after the other, each a sequence of its own.
+pub fn batch(examples: &[&Example]) -> Result<Batch, Error> {
+    let count = examples.iter().map(|example| example.tokens.len()).sum();
+    let (mut tokens, mut positions) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let (mut targets, mut bounds) = (Vec::with_capacity(count), vec![0i64]);
+    for example in examples {
+        tokens.extend(example.tokens.iter().map(|token| i64::from(*token)));
+        positions.extend(0..example.tokens.len() as i64);
+        targets.extend(example.labels.iter().skip(1).copied().chain([IGNORED]));
+        bounds.push(tokens.len() as i64);
+    }
+    let row = |values: &[i64]| Tensor::from_slice(values, [values.len()]);
+    Ok(Batch { tokens: row(&tokens)?, positions: row(&positions)?, bounds: row(&bounds)?, targets: row(&targets)? })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use windlass_tensor::TypedTensor;
+
+    use super::*;
+
+    #[test]
+    fn targets_are_what_comes_next() {
+        let one = Example { tokens: vec![5, 6, 7], labels: vec![-100, 6, 7] };
+        let two = Example { tokens: vec![8, 9], labels: vec![8, 9] };
+        let batch = batch(&[&one, &two]).unwrap();
+        let values = |t: Tensor| TypedTensor::<i64>::new(t).unwrap().to_vec().unwrap();
+        assert_eq!(values(batch.targets), [6, 7, -100, 9, -100]);
+        assert_eq!(values(batch.positions), [0, 1, 2, 0, 1]);
+        assert_eq!(values(batch.bounds), [0, 3, 5]);
+    }
+
+    #[test]
+    fn an_order_goes_on_where_it_stopped() {
+        let mut whole = Cursor::new(5, true, 7);
+        let all: Vec<usize> = (0..20).map(|_| whole.next()).collect();
+        let mut sorted = all[5..10].to_vec();
+        sorted.sort_unstable();
+        assert_eq!(sorted, [0, 1, 2, 3, 4]);
+        assert_ne!(all[..5], all[5..10]);
+        let mut later = Cursor::new(5, true, 7);
+        later.skip_to(8);
+        assert_eq!((8..20).map(|_| later.next()).collect::<Vec<_>>(), all[8..]);
+    }
+}

@@ -1,0 +1,31 @@
+//! Errors of training.
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting that does not go.
+    #[error("{0}")]
+    Setting(String),
+    /// A row of data that cannot be used.
+    #[error("{file}, line {line}: {message}")]
+    Row { file: String, line: usize, message: String },
+    /// Data without a single target.
+    #[error("{0}")]
+    Data(String),
+    /// A loss or gradient that is not a number.
+    #[error("step {step}: {what} is not a number; the batch has the rows {rows:?}")]
+    NotANumber { step: u64, what: String, rows: Vec<usize> },
+    #[error("{path}: {source}")]
+    Io { path: String, source: std::io::Error },
+    #[error(transparent)]
+    Model(#[from] windlass_models::Error),
+    #[error(transparent)]
+    Nn(#[from] windlass_nn::Error),
+    #[error(transparent)]
+    Op(#[from] windlass_ops::Error),
+    #[error(transparent)]
+    Tensor(#[from] windlass_tensor::Error),
+    #[error(transparent)]
+    Text(#[from] windlass_text::Error),
+}
