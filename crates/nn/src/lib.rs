@@ -24,6 +24,7 @@ mod checkpoint;
 mod error;
 pub mod optim;
 mod parameters;
+pub mod schedule;
 mod tape;
 mod var;
 

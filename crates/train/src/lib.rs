@@ -6,5 +6,5 @@ mod method;
 mod trainer;
 
 pub use error::Error;
-pub use method::{Adapter, LoraOptions, Module, attach};
+pub use method::{Adapter, LoraOptions, Module, Start, attach, in_plain_order};
 pub use trainer::{Options, StepReport, Trainer};

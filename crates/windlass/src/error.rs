@@ -177,6 +177,33 @@ impl From<windlass_models::Error> for Error {
     }
 }
 
+impl From<windlass_nn::Error> for Error {
+    fn from(error: windlass_nn::Error) -> Error {
+        match error {
+            windlass_nn::Error::Op(error) => error.into(),
+            windlass_nn::Error::Tensor(error) => error.into(),
+            error @ windlass_nn::Error::Setting(_) => Error::usage(error.to_string()),
+            error => Error::new(Code::Failed, error.to_string()),
+        }
+    }
+}
+
+impl From<windlass_train::Error> for Error {
+    fn from(error: windlass_train::Error) -> Error {
+        use windlass_train::Error as Train;
+        match error {
+            Train::Model(error) => error.into(),
+            Train::Nn(error) => error.into(),
+            Train::Op(error) => error.into(),
+            Train::Tensor(error) => error.into(),
+            Train::Text(error) => error.into(),
+            error @ Train::Setting(_) => Error::usage(error.to_string()),
+            error @ (Train::Row { .. } | Train::Data(_)) => Error::new(Code::Refused, error.to_string()),
+            error => Error::new(Code::Failed, error.to_string()),
+        }
+    }
+}
+
 impl From<windlass_generate::Error> for Error {
     fn from(error: windlass_generate::Error) -> Error {
         use windlass_generate::Error as E;

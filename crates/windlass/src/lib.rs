@@ -19,6 +19,7 @@ pub mod quickstart;
 pub mod registries;
 pub mod rows;
 mod turned;
+pub mod train;
 pub mod verify;
 
 /// Registers every provider of this build. Calling it again changes nothing.
@@ -35,6 +36,6 @@ pub use error::{Code, Error, Result};
 pub use model::{Identity, Model};
 pub use {
     windlass_catalog as catalog, windlass_formats as formats, windlass_generate as sampling, windlass_models as models,
-    windlass_ops as ops, windlass_quant as quant, windlass_runtime as runtime, windlass_tensor as tensor,
-    windlass_text as text,
+    windlass_nn as nn, windlass_ops as ops, windlass_quant as quant, windlass_runtime as runtime,
+    windlass_tensor as tensor, windlass_text as text, windlass_train as training,
 };

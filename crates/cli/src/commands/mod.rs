@@ -40,6 +40,7 @@ commands! {
     generate Generate;
     chat Chat;
     logits Logits;
+    train Train;
     tokenize Tokenize;
     detokenize Detokenize;
     embed Embed;

@@ -56,6 +56,8 @@ pub struct Loaded {
     pub decoder: Decoder,
     /// Tokens that it is to remember.
     pub context: usize,
+    /// How its weights lie.
+    pub convention: Convention,
     budget: Budget,
 }
 
@@ -119,7 +121,7 @@ pub fn load_watched(model: &Model, options: &Options, watch: &Watch) -> Result<L
     let trained = identity.hyper.context();
     let context = options.context.unwrap_or(trained.min(Options::DEFAULT_CONTEXT));
     let decoder = Decoder::new(identity.architecture, placed.hyper, weights, context).map_err(at)?;
-    Ok(Loaded { decoder, context, budget })
+    Ok(Loaded { decoder, context, convention: placed.convention, budget })
 }
 
 /// The element of a cache of keys and values by its name: `f16`, `f32`, or a scheme with a kernel for it (`q8_0`).

@@ -1,0 +1,171 @@
+//! `train`: a model learns from a file of examples.
+
+mod adapter;
+mod options;
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+use windlass_nn::optim::{Adam, Optimizer};
+use windlass_nn::schedule::{Kind, Schedule};
+use windlass_ops::Context;
+use windlass_tensor::Limits;
+use windlass_train::data::{self, Example, Reading};
+use windlass_train::{LoraOptions, StepReport, Trainer, attach};
+
+use crate::convert::Watch;
+use crate::load::{self, Strategy, load_watched};
+use crate::{Code, Error, Model, Result};
+
+pub use options::Options;
+
+/// What training came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub steps: u64,
+    /// Of the last step.
+    pub final_loss: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_loss: Option<f64>,
+    /// Where the adapter is.
+    pub adapter: std::path::PathBuf,
+    /// Numbers that were trained.
+    pub trained: usize,
+    pub peak_memory_bytes: u64,
+}
+
+/// What a training loop tells, and asks.
+pub struct Observer<'a> {
+    /// Set to stop after the step that runs.
+    pub stop: &'a AtomicBool,
+    pub memory_limit: Option<u64>,
+    pub threads: usize,
+    /// Sees every step, and how many there are in all.
+    pub step: &'a dyn Fn(&StepReport, u64),
+}
+
+/// Trains, and writes the adapter.
+pub fn train(cx: &Context, options: &Options, limits: &Limits, observer: &Observer) -> Result<Report> {
+    let adapter_path = options.out.join("adapter");
+    if adapter_path.exists() && !options.overwrite {
+        let message = format!("{} exists already", adapter_path.display());
+        return Err(Error::new(Code::Failed, message)
+            .at(&adapter_path)
+            .help("choose another --out, or add --overwrite"));
+    }
+    let model = Model::open(&options.model, limits)?;
+    let trained_context = model.identity()?.hyper.context();
+    let context = options.context.unwrap_or(trained_context.min(load::Options::DEFAULT_CONTEXT));
+    if context > trained_context {
+        let message = format!("--context {context} is more than the {trained_context} tokens that the model knows");
+        return Err(Error::usage(message).help("choose a smaller --context"));
+    }
+    let examples = examples(&model, &options.data, context, limits)?;
+    let eval = options.eval_data.as_ref().map(|path| self::examples(&model, path, context, limits)).transpose()?;
+    let mut trainer = trainer(cx, &model, options, context, examples.len(), limits, observer)?;
+    let steps = steps(options, examples.len());
+    let schedule = Schedule {
+        kind: Kind::named(&options.scheduler)?,
+        learning_rate: options.learning_rate,
+        warmup: options.warmup_steps,
+        steps,
+    };
+    std::fs::create_dir_all(&options.out).map_err(|e| Error::io(&options.out, e))?;
+    let metrics_path = options.out.join("metrics.jsonl");
+    let metrics = File::create(&metrics_path).map_err(|e| Error::io(&metrics_path, e))?;
+    let mut metrics = BufWriter::new(metrics);
+    let mut last = f64::NAN;
+    while trainer.0.steps() < steps && !observer.stop.load(Ordering::Relaxed) {
+        let rate = schedule.rate(trainer.0.steps());
+        let report = trainer.0.step(cx, &examples, rate)?;
+        last = report.loss;
+        let line = serde_json::to_string(&report).map_err(|e| Error::new(Code::Failed, e.to_string()))?;
+        writeln!(metrics, "{line}").and_then(|()| metrics.flush()).map_err(|e| Error::io(&metrics_path, e))?;
+        (observer.step)(&report, steps);
+    }
+    let eval_loss = eval.map(|examples| trainer.0.evaluate(cx, &examples)).transpose()?;
+    adapter::write(&adapter_path, &trainer.0.parameters, &trainer.1, &model, options)?;
+    Ok(Report {
+        steps: trainer.0.steps(),
+        final_loss: last,
+        eval_loss,
+        adapter: adapter_path,
+        trained: trainer.0.parameters.values(),
+        peak_memory_bytes: windlass_runtime::system::peak_memory().unwrap_or(0),
+    })
+}
+
+fn examples(model: &Model, path: &std::path::Path, context: usize, limits: &Limits) -> Result<Vec<Example>> {
+    let tokenizer = model.tokenizer(limits).ok();
+    let end = crate::generate::end_tokens(model, limits)?.first().copied();
+    let vocabulary = model.identity()?.hyper.vocab();
+    Ok(data::read(path, &Reading { tokenizer: tokenizer.as_ref(), context, vocabulary, end })?)
+}
+
+fn steps(options: &Options, examples: usize) -> u64 {
+    let per_epoch = examples.div_ceil(options.batch_size.max(1) * options.accumulate.max(1));
+    options.steps.unwrap_or((options.epochs.unwrap_or(1.0) * per_epoch as f64).ceil() as u64)
+}
+
+fn trainer(
+    cx: &Context,
+    model: &Model,
+    options: &Options,
+    context: usize,
+    examples: usize,
+    limits: &Limits,
+    observer: &Observer,
+) -> Result<(Trainer, windlass_train::Adapter)> {
+    let method = options.method.as_str();
+    let (quantized, dora, rslora) = match method {
+        "lora" => (false, false, false),
+        "qlora" => (true, false, false),
+        "dora" => (false, true, false),
+        "qdora" => (true, true, false),
+        "rslora" => (false, false, true),
+        other => {
+            let message = format!("the method {other:?} is not built; there are lora, qlora, dora, qdora, rslora");
+            return Err(Error::usage(message));
+        }
+    };
+    let floats = model.source.tensors().iter().all(|entry| entry.element().dtype().is_some());
+    let scheme = options.base_scheme.clone().or((quantized && floats).then(|| "nf4".into()));
+    let load_options = load::Options {
+        context: Some(context),
+        strategy: Strategy::Mapped,
+        scheme,
+        memory_limit: observer.memory_limit,
+        threads: observer.threads,
+    };
+    let loaded = load_watched(model, &load_options, &Watch { stop: observer.stop, progress: &|_, _| {} })?;
+    let lora = LoraOptions {
+        rank: options.rank,
+        alpha: options.alpha.unwrap_or(2.0 * options.rank as f64),
+        dropout: options.dropout,
+        targets: options.target_modules.clone(),
+        rslora,
+        dora,
+        seed: options.seed,
+    };
+    let start = options.init_adapter.as_ref().map(|path| adapter::read(path, limits)).transpose()?;
+    let (trainable, parameters, adapter) = attach(cx, loaded.decoder, loaded.convention, &lora, start.as_ref())?;
+    let mut adam = match options.optimizer.as_str() {
+        "adamw" => Adam::decoupled(),
+        "adam" => Adam::joined(),
+        other => return Err(Error::usage(format!("no optimizer is called {other:?}; there are adamw, adam"))),
+    };
+    (adam.beta1, adam.beta2) = (options.beta1, options.beta2);
+    (adam.epsilon, adam.weight_decay) = (options.epsilon, options.weight_decay);
+    let optimizer: Box<dyn Optimizer> = Box::new(adam);
+    let how = windlass_train::Options {
+        batch_size: options.batch_size,
+        accumulate: options.accumulate,
+        max_grad_norm: (options.max_grad_norm > 0.0).then_some(options.max_grad_norm),
+        seed: options.seed,
+        shuffle: options.shuffle,
+        checkpoint: options.gradient_checkpointing,
+    };
+    Ok((Trainer::new(trainable, parameters, optimizer, examples, how)?, adapter))
+}

@@ -1,0 +1,134 @@
+//! The keys of a training file.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::{Map, Value as Json};
+
+use crate::{Error, Result};
+
+/// What to train, on what, and how. Keys of the file and flags of the command have these names.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// A file, a folder, or hf:ORG/NAME.
+    pub model: String,
+    /// A file of JSON lines.
+    pub data: PathBuf,
+    /// A folder for the adapter, checkpoints and metrics.
+    pub out: PathBuf,
+    pub method: String,
+    pub overwrite: bool,
+    pub steps: Option<u64>,
+    pub epochs: Option<f64>,
+    pub batch_size: usize,
+    pub accumulate: usize,
+    pub context: Option<usize>,
+    pub shuffle: bool,
+    pub seed: u64,
+    pub learning_rate: f64,
+    pub scheduler: String,
+    pub warmup_steps: u64,
+    pub optimizer: String,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+    pub weight_decay: f64,
+    /// No limit where it is 0.
+    pub max_grad_norm: f64,
+    pub rank: usize,
+    pub alpha: Option<f64>,
+    pub dropout: f64,
+    pub target_modules: Vec<String>,
+    pub init_adapter: Option<PathBuf>,
+    /// A scheme that the base is quantized to while it is loaded.
+    pub base_scheme: Option<String>,
+    pub gradient_checkpointing: bool,
+    pub eval_data: Option<PathBuf>,
+    pub eval_every: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            model: String::new(),
+            data: PathBuf::new(),
+            out: PathBuf::new(),
+            method: "lora".into(),
+            overwrite: false,
+            steps: None,
+            epochs: None,
+            batch_size: 1,
+            accumulate: 1,
+            context: None,
+            shuffle: true,
+            seed: 42,
+            learning_rate: 2e-4,
+            scheduler: "cosine".into(),
+            warmup_steps: 0,
+            optimizer: "adamw".into(),
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+            rank: 16,
+            alpha: None,
+            dropout: 0.0,
+            target_modules: vec!["all-linear".into()],
+            init_adapter: None,
+            base_scheme: None,
+            gradient_checkpointing: false,
+            eval_data: None,
+            eval_every: None,
+        }
+    }
+}
+
+impl Options {
+    /// From keys and values; an unknown key is an error that names the nearest known one.
+    pub fn from_keys(keys: Map<String, Json>) -> Result<Options> {
+        let options: Options =
+            serde_json::from_value(Json::Object(keys)).map_err(|error| explain(&error.to_string()))?;
+        for (name, given) in [
+            ("model", !options.model.is_empty()),
+            ("data", options.data != PathBuf::new()),
+            ("out", options.out != PathBuf::new()),
+        ] {
+            if !given {
+                return Err(Error::usage(format!("--{name} is missing")).help("see `windlass help train`"));
+            }
+        }
+        if options.steps.is_some() && options.epochs.is_some() {
+            return Err(Error::usage("give --steps or --epochs, not both"));
+        }
+        Ok(options)
+    }
+}
+
+fn explain(message: &str) -> Error {
+    let Some(rest) = message.strip_prefix("unknown field `") else { return Error::usage(message) };
+    let key = rest.split('`').next().unwrap_or_default();
+    let known: Vec<&str> = rest.split('`').skip(2).step_by(2).collect();
+    let error = Error::usage(format!("no key is called {key:?}"));
+    match windlass_quant::nearest(key, known.into_iter()) {
+        Some(nearest) => error.help(format!("did you mean {nearest:?}?")),
+        None => error.help("see `windlass help train`"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_are_told_with_the_nearest_known_one() {
+        let keys = serde_json::json!({"model": "m", "data": "d", "out": "o", "learning_rat": 1.0});
+        let error = Options::from_keys(keys.as_object().unwrap().clone()).unwrap_err();
+        assert!(format!("{error:?}").contains("learning_rate"), "{error:?}");
+        let keys = serde_json::json!({"model": "m", "data": "d"});
+        let error = Options::from_keys(keys.as_object().unwrap().clone()).unwrap_err();
+        assert!(error.to_string().contains("--out"), "{error}");
+    }
+}
