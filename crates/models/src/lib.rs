@@ -9,10 +9,10 @@ mod encoder;
 mod error;
 mod evaluation;
 mod experts;
-mod trace;
 mod lora;
 mod loss;
 mod sites;
+mod trace;
 mod training;
 mod weights;
 

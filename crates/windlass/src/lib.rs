@@ -18,8 +18,8 @@ mod model;
 pub mod quickstart;
 pub mod registries;
 pub mod rows;
-mod turned;
 pub mod train;
+mod turned;
 pub mod verify;
 
 /// Registers every provider of this build. Calling it again changes nothing.

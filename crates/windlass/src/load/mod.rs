@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 use windlass_catalog::{Convention, Hyper};
 use windlass_models::{Decoder, Encoder, Weights};
-use windlass_quant::Packing;
+use windlass_quant::{Family, Packing};
 use windlass_tensor::{DType, Element, Tensor};
 
 use crate::convert::Watch;
@@ -47,6 +47,9 @@ pub struct Options {
     pub scheme: Option<String>,
     /// Bytes that running may take, pages of mapped files not counted; by default what the machine has.
     pub memory_limit: Option<u64>,
+    /// Whether values of schemes that store no floats but scales (bitsandbytes') are decoded to F32, whatever type the
+    /// original had.
+    pub unrounded: bool,
     /// Threads that load; 0: as many as there are processors.
     pub threads: usize,
 }
@@ -114,7 +117,10 @@ pub fn load_watched(model: &Model, options: &Options, watch: &Watch) -> Result<L
     let weights = match placed.weights {
         Some(weights) => weights,
         None => {
-            let find = |name: &str| placed.tensors.get(name).cloned();
+            let find = |name: &str| {
+                let tensor = placed.tensors.get(name)?;
+                Some(if options.unrounded { unrounded(tensor) } else { tensor.clone() })
+            };
             Weights::find(identity.architecture, &placed.hyper, placed.convention, find).map_err(at)?
         }
     };
@@ -122,6 +128,16 @@ pub fn load_watched(model: &Model, options: &Options, watch: &Watch) -> Result<L
     let context = options.context.unwrap_or(trained.min(Options::DEFAULT_CONTEXT));
     let decoder = Decoder::new(identity.architecture, placed.hyper, weights, context).map_err(at)?;
     Ok(Loaded { decoder, context, convention: placed.convention, budget })
+}
+
+/// The tensor, decoded to F32 where its scheme leaves that open.
+fn unrounded(tensor: &Tensor) -> Tensor {
+    let packing = crate::rows::packing(tensor.element()).filter(|packing| packing.scheme.family() == Family::BitsAndBytes);
+    let wide = packing.and_then(|packing| {
+        let packing = Packing { float: DType::F32, ..packing };
+        Tensor::packed(Arc::new(packing), tensor.shape().to_vec(), tensor.planes().to_vec()).ok()
+    });
+    wide.unwrap_or_else(|| tensor.clone())
 }
 
 /// The element of a cache of keys and values by its name: `f16`, `f32`, or a scheme with a kernel for it (`q8_0`).

@@ -137,6 +137,7 @@ fn trainer(
         strategy: Strategy::Mapped,
         scheme,
         memory_limit: observer.memory_limit,
+        unrounded: true,
         threads: observer.threads,
     };
     let loaded = load_watched(model, &load_options, &Watch { stop: observer.stop, progress: &|_, _| {} })?;
