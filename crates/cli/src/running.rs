@@ -36,6 +36,7 @@ impl Running {
             scheme: self.scheme.clone(),
             memory_limit: context.globals.memory_limit,
             threads: context.threads(),
+            ..Options::default()
         };
         let progress = context.progress("load");
         let watch =

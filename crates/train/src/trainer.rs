@@ -79,7 +79,7 @@ impl Trainer {
         let start = Instant::now();
         let mut rows = Vec::new();
         for _ in 0..self.options.batch_size * self.options.accumulate {
-            rows.push(self.cursor.next());
+            rows.push(self.cursor.take());
         }
         let chosen: Vec<&Example> = rows.iter().filter_map(|row| examples.get(*row)).collect();
         let targets: usize = chosen.iter().map(|example| example.targets()).sum();

@@ -41,7 +41,7 @@ impl Cursor {
     }
 
     /// The number of the next example.
-    pub fn next(&mut self) -> usize {
+    pub fn take(&mut self) -> usize {
         let (epoch, at) = (self.epoch(), (self.taken % self.examples.max(1) as u64) as usize);
         self.taken += 1;
         if !self.shuffle {
@@ -95,13 +95,13 @@ mod tests {
     #[test]
     fn an_order_goes_on_where_it_stopped() {
         let mut whole = Cursor::new(5, true, 7);
-        let all: Vec<usize> = (0..20).map(|_| whole.next()).collect();
+        let all: Vec<usize> = (0..20).map(|_| whole.take()).collect();
         let mut sorted = all[5..10].to_vec();
         sorted.sort_unstable();
         assert_eq!(sorted, [0, 1, 2, 3, 4]);
         assert_ne!(all[..5], all[5..10]);
         let mut later = Cursor::new(5, true, 7);
         later.skip_to(8);
-        assert_eq!((8..20).map(|_| later.next()).collect::<Vec<_>>(), all[8..]);
+        assert_eq!((8..20).map(|_| later.take()).collect::<Vec<_>>(), all[8..]);
     }
 }

@@ -132,7 +132,8 @@ pub fn load_watched(model: &Model, options: &Options, watch: &Watch) -> Result<L
 
 /// The tensor, decoded to F32 where its scheme leaves that open.
 fn unrounded(tensor: &Tensor) -> Tensor {
-    let packing = crate::rows::packing(tensor.element()).filter(|packing| packing.scheme.family() == Family::BitsAndBytes);
+    let packing =
+        crate::rows::packing(tensor.element()).filter(|packing| packing.scheme.family() == Family::BitsAndBytes);
     let wide = packing.and_then(|packing| {
         let packing = Packing { float: DType::F32, ..packing };
         Tensor::packed(Arc::new(packing), tensor.shape().to_vec(), tensor.planes().to_vec()).ok()
