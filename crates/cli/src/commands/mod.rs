@@ -11,14 +11,14 @@ macro_rules! commands {
         /// Every command.
         #[derive(clap::Subcommand)]
         pub enum Command {
-            $($name($module::$name),)*
+            $($name(Box<$module::$name>),)*
         }
 
         impl Command {
             /// Runs the command.
             pub fn run(self, context: &Context) -> Result<()> {
                 match self {
-                    $(Command::$name(command) => command.run(context),)*
+                    $(Command::$name(command) => (*command).run(context),)*
                 }
             }
         }
