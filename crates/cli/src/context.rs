@@ -129,6 +129,7 @@ impl Context {
     pub fn routes(&self) -> Result<()> {
         use windlass::ops::route::{Layer, Table, set};
         windlass::register_providers();
+        windlass::tune::apply(self.threads())?;
         if let Some(path) = &self.globals.routes {
             set(Layer::File, Table::read(path)?);
         }

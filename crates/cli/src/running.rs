@@ -28,16 +28,21 @@ pub struct Running {
 }
 
 impl Running {
-    /// Loads a model that is to remember what `--context` says, or `context` tokens where it says nothing.
-    pub fn load(&self, context: &Context, model: &Model, tokens: Option<usize>) -> Result<Loaded> {
-        let options = Options {
+    /// How to load a model that is to remember what `--context` says, or `tokens` where it says nothing.
+    pub fn options(&self, context: &Context, tokens: Option<usize>) -> Options {
+        Options {
             context: self.context.or(tokens),
             strategy: Strategy::named(&self.load).unwrap_or_default(),
             scheme: self.scheme.clone(),
             memory_limit: context.globals.memory_limit,
             threads: context.threads(),
             ..Options::default()
-        };
+        }
+    }
+
+    /// Loads a model that is to remember what `--context` says, or `context` tokens where it says nothing.
+    pub fn load(&self, context: &Context, model: &Model, tokens: Option<usize>) -> Result<Loaded> {
+        let options = self.options(context, tokens);
         let progress = context.progress("load");
         let watch =
             windlass::convert::Watch { stop: context.heed_stop(), progress: &|done, total| progress.show(done, total) };

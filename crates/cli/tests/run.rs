@@ -189,3 +189,147 @@ fn a_trace_shows_tokens_layers_ops_blocks_and_memory() {
     let (error, code) = document(here, &["bench", "model", "--trace", "nowhere/t.json"]);
     assert!(code == 1 && error["error"]["path"] == "nowhere/t.json", "{error}");
 }
+
+#[test]
+fn tune_writes_a_table_that_routes_heed_until_it_is_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
+        let output = command.current_dir(here).env("WINDLASS_CACHE", here.join("cache")).args(arguments).arg("--json");
+        let output = output.output().unwrap();
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (value, output.status.code().unwrap())
+    };
+    let source = |routes: &Value| routes[0]["source"].as_str().unwrap().to_string();
+    let explain = ["explain", "softmax", "--dtype", "f32", "--size", "1000"];
+    assert_eq!(source(&run(&explain).0), "built-in");
+    let (report, code) = run(&["tune", "--op", "softmax"]);
+    assert_eq!(code, 0);
+    let path = std::path::PathBuf::from(report["path"].as_str().unwrap());
+    assert!(path.starts_with(here.join("cache")) && path.is_file());
+    for one in report["measurements"].as_array().unwrap() {
+        assert!(one["seconds"].as_array().unwrap().len() > 1 && one["op"] == "softmax", "{one}");
+    }
+    let from = source(&run(&explain).0);
+    assert!(from.starts_with("measured (") && from.contains(".routes:"), "{from}");
+    assert!(
+        run(&["routes", "--op", "softmax"])
+            .0
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|row| { row["source"].as_str().unwrap().starts_with("measured") && row["dtype"] == "f32" })
+    );
+    // Another op goes beside it.
+    run(&["tune", "--op", "rms_norm"]);
+    let table = std::fs::read_to_string(&path).unwrap();
+    assert!(table.contains("\nsoftmax dtype f32") && table.contains("\nrms_norm dtype f32"), "{table}");
+    // A table that somebody broke is an error that says where, and how to be rid of it.
+    std::fs::write(&path, "softmax = smid\n").unwrap();
+    let (error, code) = run(&explain);
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(code == 2 && message.contains(".routes:1: ") && message.contains("did you mean \"simd\"?"), "{error}");
+    assert_eq!(error["error"]["path"], path.to_str().unwrap());
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(source(&run(&explain).0), "built-in");
+    assert_eq!(run(&["tune", "--forget"]).0["removed"], false);
+}
+
+#[test]
+fn routes_that_are_wrong_come_with_file_line_and_suggestion() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let table = |text: &str, words: &[&str]| {
+        std::fs::write(here.join("my.routes"), text).unwrap();
+        let (error, code) = document(here, &["routes", "--routes", "my.routes"]);
+        let message = error["error"]["message"].as_str().unwrap_or_default();
+        assert!(code == 2 && words.iter().all(|word| message.contains(word)), "{text:?}: {error}");
+    };
+    table("# fine\nsoftmax = simd\nlinaer = simd\n", &["my.routes:3: ", "no op is called \"linaer\"", "\"linear\"?"]);
+    table("softmax = sidm\n", &["my.routes:1: ", "no provider is called \"sidm\"", "\"simd\"?"]);
+    table("softmax simd\n", &["my.routes:1: ", "there is no ="]);
+    table("softmax size 9..3 = simd\n", &["my.routes:1: ", "is empty"]);
+    table("include \"gone.routes\"\n", &["my.routes:1: ", "gone.routes"]);
+    std::fs::write(here.join("my.routes"), "softmax size 10..20 = reference\n").unwrap();
+    let at = |size: &str| {
+        let (rows, _) = document(here, &["explain", "softmax", "--size", size, "--routes", "my.routes"]);
+        (rows[0]["provider"].clone(), rows[0]["source"].clone())
+    };
+    assert_eq!(at("15"), ("reference".into(), "my.routes:1".into()));
+    assert_eq!(at("20").0, "simd");
+    for arguments in
+        [["explain", "sofmax"], ["routes", "--op=sofmax"], ["survey", "--op=sofmax"], ["tune", "--op=sofmax"]]
+    {
+        let (error, code) = document(here, &arguments);
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(code == 2 && message.ends_with("did you mean \"softmax\"?"), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn a_plan_is_near_what_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let flags = ["bench", "--synthetic", "qwen3-0.6b", "--scheme", "q4_0", "--prompt", "64", "--generate", "4"];
+    let (plan, code) = document(here, &[&["plan"], &flags[..]].concat());
+    assert_eq!((code, &plan["fits"]), (0, &true.into()));
+    keys(&plan["memory"], &["weights_resident", "keys_and_values", "activations", "process"]);
+    let sum: u64 = plan["memory"].as_object().unwrap().values().map(|m| m["cpu"].as_u64().unwrap()).sum();
+    let planned = plan["peak_memory_bytes"].as_u64().unwrap();
+    assert_eq!(planned, sum);
+    // Twenty-eight layers of keys and values for eight heads of 128 halves.
+    assert_eq!(plan["memory"]["keys_and_values"]["cpu"], 28 * 2 * 8 * 128 * 2 * 68);
+    let (report, code) = document(here, &[&flags[..], &["--repeat", "1"]].concat());
+    assert_eq!(code, 0, "{report}");
+    keys(&report, &["prompt_tokens_per_second", "tokens_per_second", "load_seconds", "peak_memory_bytes", "threads"]);
+    let measured = report["peak_memory_bytes"].as_u64().unwrap();
+    let ratio = planned as f64 / measured as f64;
+    assert!((0.9..1.1).contains(&ratio), "planned {planned}, measured {measured}");
+    // A limit that is too small is known before anything is made.
+    let (plan, code) = document(here, &[&["plan"], &flags[..], &["--memory-limit", "100MiB"]].concat());
+    assert!(code == 0 && plan["fits"] == false && plan["obstacles"][0].as_str().unwrap().contains("limit"), "{plan}");
+    let (error, code) = document(here, &[&flags[..], &["--memory-limit", "100MiB"]].concat());
+    assert_eq!((code, &error["error"]["code"]), (4, &"out-of-memory".into()));
+}
+
+#[test]
+fn every_verb_that_runs_has_a_plan() {
+    let folder = model();
+    let here = folder.path();
+    let plan = |arguments: &[&str]| {
+        let (plan, code) = document(here, &[&["plan"], arguments].concat());
+        assert_eq!(code, 0, "{plan}");
+        keys(&plan, &["memory", "bytes_read", "fits"]);
+        plan
+    };
+    let mapped = plan(&["generate", "model", "-p", "heavy anchors", "-n", "20"]);
+    let resident = plan(&["bench", "model", "--load", "resident"]);
+    let weights = |plan: &Value, name: &str| plan["memory"][name]["cpu"].as_u64().unwrap();
+    let file = std::fs::metadata(here.join("model/model.safetensors")).unwrap().len();
+    assert!(file - weights(&mapped, "weights_mapped") < 10_000);
+    assert!(weights(&resident, "weights_resident").abs_diff(file) < 20_000);
+    let quantized = plan(&["bench", "model", "--scheme", "q8_0"]);
+    assert!(weights(&quantized, "weights_resident") < file * 6 / 10);
+    assert!(plan(&["bench", "model", "--load", "stream"])["memory"]["layers_streamed"].is_object());
+    plan(&["eval", "model", "--text", "text"]);
+    let logits = plan(&["logits", "model", "--tokens", "1,2,3", "--out", "l.safetensors"]);
+    assert_eq!(logits["bytes_written"], 3 * 2048 * 4);
+    assert!(!here.join("l.safetensors").exists());
+    let text = windlass(here, &["plan", "bench", "model"]);
+    assert!(String::from_utf8_lossy(&text.stdout).contains("it fits"));
+}
+
+#[test]
+fn an_op_can_be_measured_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (rows, code) = document(folder.path(), &["bench", "rms_norm", "--dtype", "f32"]);
+    let rows = rows.as_array().unwrap();
+    assert!(
+        code == 0 && rows.len() > 2 && rows.iter().all(|row| row["dtype"] == "f32" && row["seconds"][0][1].is_f64())
+    );
+    let (error, code) = document(folder.path(), &["bench", "--synthetic", "qwen3-9b"]);
+    assert!(code == 2 && error["error"]["help"].as_str().unwrap().contains("qwen3-"), "{error}");
+    let (error, code) = document(folder.path(), &["bench"]);
+    assert!(code == 2 && error["error"]["message"].is_string(), "{error}");
+}

@@ -1,5 +1,6 @@
 //! The memory of a conversation: keys and values of every layer.
 
+use windlass_catalog::Hyper;
 use windlass_ops::zeros_of;
 use windlass_tensor::{Element, Tensor};
 
@@ -49,6 +50,11 @@ impl Cache {
             }
         };
         Ok(one.checked_mul(2 * layers as u64).ok_or_else(too_large)?)
+    }
+
+    /// Bytes of keys and values for `context` tokens of a model of these hyper-parameters.
+    pub fn bytes_for(h: &Hyper, context: usize, element: &Element) -> Result<u64, Error> {
+        Cache::size(h.layers(), h.kv_heads(), context, h.head_dim(), element)
     }
 
     /// Tokens that are in it.

@@ -15,10 +15,12 @@ pub mod inspect;
 pub mod load;
 pub mod logits;
 mod model;
+pub mod plan;
 pub mod quickstart;
 pub mod registries;
 pub mod rows;
 pub mod train;
+pub mod tune;
 mod turned;
 pub mod verify;
 

@@ -2,6 +2,9 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use windlass::eval::{self, Report, Text, WINDOW};
+use windlass::load::Run;
+use windlass::models::Evaluation;
+use windlass::plan::{Plan, plan};
 use windlass::{Error, Model, Result};
 
 use crate::context::Context;
@@ -32,6 +35,15 @@ pub struct Eval {
 }
 
 impl Eval {
+    /// What it would take, for MODEL alone.
+    pub fn plan(self, context: &Context) -> Result<Plan> {
+        let model = Model::open(&self.model, &context.limits)?;
+        let window = self.running.context.unwrap_or(WINDOW);
+        let logits = Evaluation::at_once(model.identity()?.hyper.vocab()).min(window);
+        let run = Run { context: window, element: self.running.cache("f32")?, batch: window, logits };
+        plan(&model, &self.running.options(context, Some(window)), &run, 0)
+    }
+
     pub fn run(self, context: &Context) -> Result<()> {
         if self.max_kld.is_some_and(|x| x.is_nan() || x < 0.0) {
             return Err(Error::usage("--max-kld takes a number from 0 up"));

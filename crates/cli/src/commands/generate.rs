@@ -1,6 +1,8 @@
 use std::io::Write;
 use std::sync::atomic::Ordering;
 
+use windlass::load::{Options, Run};
+use windlass::plan::{Plan, plan};
 use windlass::{Model, Result};
 
 use crate::context::Context;
@@ -28,6 +30,21 @@ pub struct Generate {
 }
 
 impl Generate {
+    /// What it would take.
+    pub fn plan(self, context: &Context) -> Result<Plan> {
+        let model = Model::open(&self.model, &context.limits)?;
+        let prompt = model.tokenizer(&context.limits)?.encode(&context.text(self.prompt)?, true)?.len();
+        let options = self.running.options(context, None);
+        let remembered = options.context.unwrap_or(model.identity()?.hyper.context().min(Options::DEFAULT_CONTEXT));
+        let run = Run {
+            context: remembered.min(prompt + self.tokens + 1),
+            element: self.running.cache("f16")?,
+            batch: prompt.min(windlass::sampling::BATCH),
+            logits: 1,
+        };
+        plan(&model, &options, &run, 0)
+    }
+
     pub fn run(self, context: &Context) -> Result<()> {
         let prompt = context.text(self.prompt)?;
         let model = Model::open(&self.model, &context.limits)?;

@@ -1,6 +1,8 @@
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
+use windlass::load::Run;
+use windlass::plan::{Plan, plan};
 use windlass::{Model, Result};
 
 use crate::context::Context;
@@ -25,6 +27,14 @@ pub struct Logits {
 }
 
 impl Logits {
+    /// What it would take.
+    pub fn plan(self, context: &Context) -> Result<Plan> {
+        let (model, count) = (Model::open(&self.model, &context.limits)?, self.tokens.len());
+        let run = Run { context: count, element: self.running.cache("f32")?, batch: count, logits: count };
+        let written = count as u64 * model.identity()?.hyper.vocab() as u64 * 4;
+        plan(&model, &self.running.options(context, Some(count)), &run, written)
+    }
+
     pub fn run(self, context: &Context) -> Result<()> {
         let model = Model::open(&self.model, &context.limits)?;
         let loaded = self.running.load(context, &model, Some(self.tokens.len()))?;

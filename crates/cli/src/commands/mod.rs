@@ -48,5 +48,6 @@ commands! {
     routes Routes;
     explain Explain;
     survey Survey;
+    tune Tune;
     completions Completions;
 }

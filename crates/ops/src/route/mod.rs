@@ -15,9 +15,11 @@ use crate::provider::{self, Reference, providers};
 use crate::{Args, Error};
 
 mod grammar;
+mod measure;
 mod overview;
 
 pub use grammar::{Line, Table, parse};
+pub use measure::{Measurement, measure, table};
 pub use overview::{Route, explain, overview};
 
 /// Where a table comes from; a later layer is asked first.

@@ -106,7 +106,7 @@ pub fn survey(cx: &Context, options: &Options) -> Result<Report, Error> {
 }
 
 /// The types that a profile is tried with.
-fn types(profile: &Profile, quick: bool) -> Vec<Surveyed> {
+pub(crate) fn types(profile: &Profile, quick: bool) -> Vec<Surveyed> {
     let varies = profile.inputs.iter().any(|sample| matches!(sample.kind, Kind::Surveyed | Kind::Weight));
     let plain: &[DType] = match (varies, quick) {
         (false, _) => &[DType::F32],

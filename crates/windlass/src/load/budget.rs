@@ -1,5 +1,6 @@
 //! What running takes, known before it begins, and refused where it is more than the limit.
 
+use windlass_catalog::Hyper;
 use windlass_models::Cache;
 use windlass_runtime::{device, system};
 use windlass_tensor::{Bytes, Element};
@@ -46,8 +47,13 @@ impl Budget {
         self.given.then_some(self.limit)
     }
 
+    /// Bytes that there may be.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// How many workers can make an image within the limit, at most as many as the options ask for.
-    pub fn workers(&self, image: &Image, options: &Options) -> Result<usize> {
+    pub(super) fn workers(&self, image: &Image, options: &Options) -> Result<usize> {
         let used = system::own_memory().unwrap_or(0);
         let each = image.memory_per_worker().max(1);
         let left = self.limit.saturating_sub(used).saturating_sub(image.bytes());
@@ -77,11 +83,16 @@ impl Budget {
 }
 
 impl Loaded {
+    /// Bytes that layers pass through and stay in, where they are streamed.
+    pub fn streamed_bytes(&self) -> u64 {
+        self.budget.streamed.as_ref().map_or(0, |streamed| streamed.to_come())
+    }
+
     /// An empty cache for a run, or the error that says what does not fit the limit. Layers that are streamed may have
     /// what is left.
     pub fn cache(&self, run: &Run) -> Result<Cache> {
         let keys_and_values = self.decoder.cache_bytes(run.context, &run.element)?;
-        let activations = self.activations(run);
+        let activations = activations(self.decoder.hyper(), run);
         let budget = &self.budget;
         let used = system::own_memory().unwrap_or(0);
         let to_come = budget.streamed.as_ref().map_or(0, |streamed| streamed.to_come());
@@ -105,16 +116,6 @@ impl Loaded {
         Ok(self.decoder.cache(run.context, run.element.clone())?)
     }
 
-    /// Bytes of what is computed for a batch on the way: an upper bound of what lives at one time.
-    fn activations(&self, run: &Run) -> u64 {
-        let h = self.decoder.hyper();
-        let attention = (h.heads() + 2 * h.kv_heads()) * h.head_dim();
-        let per_token = 6 * h.hidden() + 2 * attention + 4 * h.ffn();
-        let floats = run.batch as u64 * per_token as u64 + run.logits as u64 * h.vocab() as u64;
-        // Sizes are rounded up by the pool, by a quarter at most.
-        floats.saturating_mul(4).saturating_mul(5) / 4 + SMALL_THINGS
-    }
-
     fn remedy(&self, run: &Run, keys_and_values: u64, needed: u64) -> String {
         let each = (keys_and_values / run.context.max(1) as u64).max(1);
         let fitting = (run.context as u64).saturating_sub((needed - self.budget.limit).div_ceil(each));
@@ -130,4 +131,13 @@ impl Loaded {
         }
         if ways.is_empty() { "choose a smaller model or scheme".into() } else { ways.join(", or ") }
     }
+}
+
+/// Bytes of what is computed for a batch on the way: an upper bound of what lives at one time.
+pub fn activations(h: &Hyper, run: &Run) -> u64 {
+    let attention = (h.heads() + 2 * h.kv_heads()) * h.head_dim();
+    let per_token = 6 * h.hidden() + 2 * attention + 4 * h.ffn();
+    let floats = run.batch as u64 * per_token as u64 + run.logits as u64 * h.vocab() as u64;
+    // Sizes are rounded up by the pool, by a quarter at most.
+    floats.saturating_mul(4).saturating_mul(5) / 4 + SMALL_THINGS
 }

@@ -6,6 +6,7 @@ mod mapped;
 mod resident;
 mod shared;
 mod stream;
+pub mod synthetic;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,9 +19,9 @@ use windlass_tensor::{DType, Element, Tensor};
 
 use crate::convert::Watch;
 use crate::{Error, Model, Result};
-use budget::Budget;
 
-pub use budget::Run;
+pub use budget::{Budget, Run, activations};
+pub use synthetic::Synthetic;
 
 /// Where the weights are while a model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
