@@ -123,7 +123,7 @@ impl Synthetic {
         let weights = Weights::find(self.architecture, &self.hyper, Convention::Hf, find)?;
         let context = options.context.unwrap_or(self.hyper.context().min(Options::DEFAULT_CONTEXT));
         let decoder = Decoder::new(self.architecture, self.hyper.clone(), weights, context)?;
-        Ok(Loaded { decoder, context, budget })
+        Ok(Loaded { decoder, context, convention: Convention::Hf, budget })
     }
 }
 
