@@ -10,17 +10,9 @@ fn mul_add<const FMA: bool>(x: f32, y: f32, z: f32) -> f32 {
 /// e to the `x`, to 1.5 ulp; 0 below -87.3, infinity above 88.7.
 #[inline(always)]
 pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
-    // Within +-0.35 after taking off a multiple of ln 2, whose two parts add up beyond single precision.
     let clamped = x.clamp(-87.4, 88.8);
     let n = (clamped * std::f32::consts::LOG2_E).round_ties_even();
-    let r = mul_add::<FMA>(n, -0.693_359_4, clamped);
-    let r = mul_add::<FMA>(n, 2.121_944_4e-4, r);
-    let p = mul_add::<FMA>(1.987_569_1e-4, r, 1.398_199_9e-3);
-    let p = mul_add::<FMA>(p, r, 8.333_452e-3);
-    let p = mul_add::<FMA>(p, r, 4.166_579_6e-2);
-    let p = mul_add::<FMA>(p, r, 1.666_666_5e-1);
-    let p = mul_add::<FMA>(p, r, 5e-1);
-    let p = mul_add::<FMA>(p, r * r, r) + 1.0;
+    let p = exp_near_zero::<FMA>(clamped, n);
     // Two factors, because 2^128 is not a float.
     let n = n as i32;
     let half = n >> 1;
@@ -29,6 +21,32 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     let y = if x > 88.722_84 { f32::INFINITY } else { y };
     let y = if x < -87.336_54 { 0.0 } else { y };
     if x.is_nan() { x } else { y }
+}
+
+/// e to the `x` for `x` up to 0, to 1.5 ulp; 0 below -87: what softmax needs, in two thirds of the work.
+#[inline(always)]
+pub(crate) fn exp_falling<const FMA: bool>(x: f32) -> f32 {
+    // Adding 1.5 * 2^23 rounds, and leaves the whole number in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let clamped = if x < -87.0 { -87.0 } else { x };
+    let shifted = mul_add::<FMA>(clamped, std::f32::consts::LOG2_E, ROUND);
+    let p = exp_near_zero::<FMA>(clamped, shifted - ROUND);
+    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
+    if x < -87.0 { 0.0 } else { p * power }
+}
+
+/// e to the `x - n ln 2`, which is within +-0.35.
+#[inline(always)]
+fn exp_near_zero<const FMA: bool>(x: f32, n: f32) -> f32 {
+    // The two parts of ln 2 add up beyond single precision.
+    let r = mul_add::<FMA>(n, -0.693_359_4, x);
+    let r = mul_add::<FMA>(n, 2.121_944_4e-4, r);
+    let p = mul_add::<FMA>(1.987_569_1e-4, r, 1.398_199_9e-3);
+    let p = mul_add::<FMA>(p, r, 8.333_452e-3);
+    let p = mul_add::<FMA>(p, r, 4.166_579_6e-2);
+    let p = mul_add::<FMA>(p, r, 1.666_666_5e-1);
+    let p = mul_add::<FMA>(p, r, 5e-1);
+    mul_add::<FMA>(p, r * r, r) + 1.0
 }
 
 /// The hyperbolic tangent, to 3 ulp.
@@ -91,6 +109,8 @@ mod tests {
     fn functions_are_near_the_exact_ones() {
         assert!(worst(exp::<false>, f64::exp, -87.0, 88.7) < 2e-7);
         assert!(worst(exp::<true>, f64::exp, -87.0, 88.7) < 2e-7);
+        assert!(worst(exp_falling::<false>, f64::exp, -87.0, 0.0) < 2e-7);
+        assert!(worst(exp_falling::<true>, f64::exp, -87.0, 0.0) < 2e-7);
         assert!(worst(tanh::<true>, f64::tanh, -12.0, 12.1) < 4e-7);
         assert!(worst(erf::<true>, libm::erf, -5.0, 5.1) < 1e-6);
     }
@@ -101,6 +121,10 @@ mod tests {
         assert_eq!(exp::<true>(f32::INFINITY), f32::INFINITY);
         assert_eq!(exp::<true>(0.0), 1.0);
         assert!(exp::<true>(f32::NAN).is_nan());
+        assert_eq!(exp_falling::<true>(0.0), 1.0);
+        assert_eq!(exp_falling::<true>(-88.0), 0.0);
+        assert_eq!(exp_falling::<true>(f32::NEG_INFINITY), 0.0);
+        assert!(exp_falling::<true>(f32::NAN).is_nan());
         assert_eq!(tanh::<true>(f32::INFINITY), 1.0);
         assert_eq!(tanh::<true>(f32::NEG_INFINITY), -1.0);
         assert!(tanh::<true>(f32::NAN).is_nan());

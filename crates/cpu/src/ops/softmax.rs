@@ -62,9 +62,20 @@ pub(super) fn largest(x: &[f32]) -> f32 {
     rest.iter().chain(&high).fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a })
 }
 
-/// Replaces each value by e to the value less `max`; gives their sum.
+/// Replaces each value by e to the value less `max`, which none exceeds; gives their sum.
 #[inline(always)]
 pub(super) fn exponentials<const FMA: bool>(x: &mut [f32], max: f32) -> f32 {
-    x.iter_mut().for_each(|v| *v = math::exp::<FMA>(*v - max));
-    super::norm::sum(x, |v| v)
+    let (lines, rest) = x.as_chunks_mut::<32>();
+    let mut sums = [0.0f32; 32];
+    for line in lines {
+        for i in 0..32 {
+            line[i] = math::exp_falling::<FMA>(line[i] - max);
+            sums[i] += line[i];
+        }
+    }
+    for (sum, v) in sums.iter_mut().zip(rest) {
+        *v = math::exp_falling::<FMA>(*v - max);
+        *sum += *v;
+    }
+    super::norm::sum(&sums, |v| v)
 }

@@ -216,6 +216,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn as_int(x: __m256) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_castps_si256(x) }
+    }
+
+    #[inline(always)]
     unsafe fn half(x: __m256i) -> __m256 {
         // SAFETY: see above.
         unsafe {
@@ -254,6 +260,12 @@ impl Simd for Avx2 {
     unsafe fn store_float(at: *mut f32, x: __m256) {
         // SAFETY: see above.
         unsafe { _mm256_storeu_ps(at, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(x: __m256, y: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_add_ps(x, y) }
     }
 
     #[inline(always)]

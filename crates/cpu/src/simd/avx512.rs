@@ -226,6 +226,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn as_int(x: __m512) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_castps_si512(x) }
+    }
+
+    #[inline(always)]
     unsafe fn half(x: __m512i) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(x)) }
@@ -259,6 +265,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     unsafe fn store_float(at: *mut f32, x: __m512) {
         // SAFETY: see above.
         unsafe { _mm512_storeu_ps(at, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(x: __m512, y: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_add_ps(x, y) }
     }
 
     #[inline(always)]

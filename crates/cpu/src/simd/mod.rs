@@ -89,6 +89,7 @@ pub(crate) trait Simd: Copy + 'static {
 
     unsafe fn to_float(x: Self::I) -> Self::F;
     unsafe fn as_float(x: Self::I) -> Self::F;
+    unsafe fn as_int(x: Self::F) -> Self::I;
     /// The half-precision floats in the low 16 bits of 32-bit elements.
     unsafe fn half(x: Self::I) -> Self::F;
     unsafe fn zero() -> Self::F;
@@ -97,6 +98,7 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn store_float(at: *mut f32, x: Self::F);
     /// Half-precision floats, one after the other.
     unsafe fn load_half(at: *const u16) -> Self::F;
+    unsafe fn add(x: Self::F, y: Self::F) -> Self::F;
     unsafe fn mul(x: Self::F, y: Self::F) -> Self::F;
     /// `x * y + z`, rounded once where the instruction set can.
     unsafe fn fma(x: Self::F, y: Self::F, z: Self::F) -> Self::F;
@@ -128,6 +130,44 @@ pub(crate) unsafe fn sum_pieces<S: Simd>(x: [S::I; 4]) -> S::I {
         let b = S::add32(S::low32(x[2], x[3]), S::high32(x[2], x[3]));
         S::add32(S::low64(a, b), S::high64(a, b))
     }
+}
+
+/// The sum of the elements of each vector; `N` is 1 or a multiple of 4.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
+#[inline(always)]
+pub(crate) unsafe fn sum_elements<S: Simd, const N: usize>(x: [S::F; N]) -> [f32; N] {
+    let mut sums = [0.0; N];
+    // SAFETY: the caller's promise; the buffer has room for the widest vector.
+    unsafe {
+        if N == 1 {
+            let mut each = [0.0f32; 16];
+            S::store_float(each.as_mut_ptr(), x[0]);
+            for width in [8, 4, 2, 1] {
+                for i in 0..width {
+                    each[i] += each[i + width];
+                }
+            }
+            sums[0] = each[0];
+            return sums;
+        }
+        let add = |x: S::I, y: S::I| S::as_int(S::add(S::as_float(x), S::as_float(y)));
+        for (sums, x) in sums.as_chunks_mut::<4>().0.iter_mut().zip(x.as_chunks::<4>().0) {
+            // Lane `l` of the result has sums of lane `l` of each vector.
+            let x = [S::as_int(x[0]), S::as_int(x[1]), S::as_int(x[2]), S::as_int(x[3])];
+            let a = add(S::low32(x[0], x[1]), S::high32(x[0], x[1]));
+            let b = add(S::low32(x[2], x[3]), S::high32(x[2], x[3]));
+            let mut lanes = [[0.0f32; 4]; 4];
+            S::store_float(lanes.as_mut_ptr().cast(), S::as_float(add(S::low64(a, b), S::high64(a, b))));
+            for lane in lanes.iter().take(S::LANES) {
+                for (sum, v) in sums.iter_mut().zip(lane) {
+                    *sum += v;
+                }
+            }
+        }
+    }
+    sums
 }
 
 /// Pieces of the rows of a tile; `stride` is the length of a row.

@@ -213,6 +213,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn as_int(x: F) -> I {
+        from_words(x.map(f32::to_bits))
+    }
+
+    #[inline(always)]
     unsafe fn half(x: I) -> F {
         words(x).map(|x| f16_to_f32(x as u16))
     }
@@ -244,6 +249,11 @@ impl Simd for Portable {
         // SAFETY: see above.
         let halves = unsafe { at.cast::<[u16; 4]>().read_unaligned() };
         halves.map(f16_to_f32)
+    }
+
+    #[inline(always)]
+    unsafe fn add(x: F, y: F) -> F {
+        std::array::from_fn(|i| x[i] + y[i])
     }
 
     #[inline(always)]
