@@ -1,5 +1,8 @@
 //! Functions of one number, written so that loops over them become vectors: no branches, no tables, no calls.
 
+/// 1.5 * 2^23: adding it rounds, and leaves the whole number in the low bits.
+const ROUND: f32 = 12_582_912.0;
+
 /// Inside a function that is compiled for an instruction set with fused multiplication, `FMA` says so; elsewhere a fused
 /// product would be a slow call.
 #[inline(always)]
@@ -11,13 +14,13 @@ fn mul_add<const FMA: bool>(x: f32, y: f32, z: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     let clamped = x.clamp(-87.4, 88.8);
-    let n = (clamped * std::f32::consts::LOG2_E).round_ties_even();
-    let p = exp_near_zero::<FMA>(clamped, n);
+    let shifted = mul_add::<FMA>(clamped, std::f32::consts::LOG2_E, ROUND);
+    let p = exp_near_zero::<FMA>(clamped, shifted - ROUND);
     // Two factors, because 2^128 is not a float.
-    let n = n as i32;
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let half = n >> 1;
-    let power = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
-    let y = p * power(half) * power(n - half);
+    let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
+    let y = p * power(half) * power(n.wrapping_sub(half));
     let y = if x > 88.722_84 { f32::INFINITY } else { y };
     let y = if x < -87.336_54 { 0.0 } else { y };
     if x.is_nan() { x } else { y }
@@ -26,8 +29,6 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
 /// e to the `x` for `x` up to 0, to 1.5 ulp; 0 below -87: what softmax needs, in two thirds of the work.
 #[inline(always)]
 pub(crate) fn exp_falling<const FMA: bool>(x: f32) -> f32 {
-    // Adding 1.5 * 2^23 rounds, and leaves the whole number in the low bits.
-    const ROUND: f32 = 12_582_912.0;
     let clamped = if x < -87.0 { -87.0 } else { x };
     let shifted = mul_add::<FMA>(clamped, std::f32::consts::LOG2_E, ROUND);
     let p = exp_near_zero::<FMA>(clamped, shifted - ROUND);

@@ -1,5 +1,8 @@
 //! Activations as kernels take them: floats, or bytes with a scale per group, in tiles of rows.
 
+use std::cell::RefCell;
+use std::mem::take;
+
 use windlass_runtime::scheduler::Session;
 
 use crate::Error;
@@ -43,7 +46,7 @@ pub struct Activations {
     pub(super) level: Level,
     pub(super) rows: usize,
     pub(super) columns: usize,
-    /// Rows of a tile; the last tile is filled up with zeros.
+    /// Rows of a tile; the last tile is filled up with anything.
     pub(super) height: usize,
     /// Words of 4 bytes (four codes or one float): `[tile][word][row of the tile]`.
     pub(super) values: Vec<u32>,
@@ -74,16 +77,21 @@ impl Activations {
             _ => (columns / 4, columns / form.group(), columns / SUMMED),
         };
         let padded = tiles * height;
+        let spare = SPARE.take();
         let mut made = Activations {
             form,
             level,
             rows,
             columns,
             height,
-            values: vec![0; padded * words],
-            scales: vec![0.0; padded * groups],
-            sums: vec![0; padded * sums],
+            values: spare.values,
+            scales: spare.scales,
+            sums: spare.sums,
         };
+        // What the last tile has too much is computed with and dropped, whatever it is.
+        made.values.resize(padded * words, 0);
+        made.scales.resize(padded * groups, 0.0);
+        made.sums.resize(padded * sums, 0);
         let target = Target {
             values: Span::of(&mut made.values),
             scales: Span::of(&mut made.scales),
@@ -118,6 +126,26 @@ impl Activations {
     /// Number of tiles.
     pub(super) fn tiles(&self) -> usize {
         self.rows.div_ceil(self.height)
+    }
+}
+
+/// Room of activations that are dropped, for those that come.
+#[derive(Default)]
+struct Spare {
+    values: Vec<u32>,
+    scales: Vec<f32>,
+    sums: Vec<i32>,
+}
+
+thread_local! {
+    static SPARE: RefCell<Spare> = RefCell::default();
+}
+
+impl Drop for Activations {
+    fn drop(&mut self) {
+        let (values, scales, sums) = (take(&mut self.values), take(&mut self.scales), take(&mut self.sums));
+        // A thread that ends has no spare room any more.
+        let _ = SPARE.try_with(|spare| spare.replace(Spare { values, scales, sums }));
     }
 }
 

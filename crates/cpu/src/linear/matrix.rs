@@ -14,12 +14,19 @@ use super::codes::{Codes, Sink};
 use super::{Output, PANEL, Rows};
 use crate::isa::{Kernel, dispatch};
 use crate::simd::{Simd, transpose};
+use crate::span::Span;
 
 /// Columns of a panel; a multiple of 256.
 const CHUNK: usize = 1024;
 
 /// Groups have 16 values or more.
 const MOST_GROUPS: usize = CHUNK / 16;
+
+/// Tiles of activations whose sums a thread adds up at a time.
+const TILES: usize = 8;
+
+/// Bytes of a line of a cache.
+const LINE: usize = 64;
 
 /// Bytes of a vector of the widest level.
 const VECTOR: usize = 64;
@@ -37,7 +44,9 @@ struct Panel {
 }
 
 pub(super) fn apply<C: Codes>(weights: &Rows<'_>, x: &Activations, y: &Output, session: &Session<'_>) {
-    let sums = Sums::new::<C>(x);
+    let sums = Sums::new::<C>(x, session);
+    // The panel that this thread takes next, if all are equally fast.
+    let ahead = PANEL * session.threads();
     session.balance(y.rows, PANEL, &|rows| {
         let mut panel = SCRATCH.take().unwrap_or_else(|| {
             Box::new(Panel {
@@ -46,7 +55,7 @@ pub(super) fn apply<C: Codes>(weights: &Rows<'_>, x: &Activations, y: &Output, s
                 mins: [0.0; MOST_GROUPS * PANEL],
             })
         });
-        let product = Product::<C> { weights, x, y, sums: &sums, rows, panel: &mut panel, codes: PhantomData };
+        let product = Product::<C> { weights, x, y, sums: &sums, rows, ahead, panel: &mut panel, codes: PhantomData };
         // SAFETY: the level is this machine's; sizes were checked; ranges of rows are disjoint.
         unsafe { dispatch(x.level, product) };
         SCRATCH.set(Some(panel));
@@ -62,26 +71,40 @@ struct Sums {
 }
 
 impl Sums {
-    fn new<C: Codes>(x: &Activations) -> Sums {
-        let (pieces, height) = (C::GROUP / SUMMED, x.height);
-        let per_scale = C::FORM.group() / C::GROUP;
-        let groups = x.tiles() * (x.columns / C::GROUP);
-        let mut starts = vec![0; groups * height];
-        let mut floats = vec![0.0; if C::MINS { groups * height } else { 0 }];
-        for group in 0..groups {
-            for m in 0..height {
-                let sum: i32 = (0..pieces).map(|n| x.sums[(group * pieces + n) * height + m]).sum();
-                starts[group * height + m] = -C::OFFSET * sum;
-                if C::MINS {
-                    let unit = match C::FORM {
-                        Form::Bytes256 => 1.0,
-                        _ => x.scales[group / per_scale * height + m],
-                    };
-                    floats[group * height + m] = unit * sum as f32;
-                }
+    fn new<C: Codes>(x: &Activations, session: &Session<'_>) -> Sums {
+        let per_tile = x.columns / C::GROUP * x.height;
+        let size = x.tiles() * per_tile;
+        let mut sums = Sums { starts: vec![0; size], floats: vec![0.0; if C::MINS { size } else { 0 }] };
+        let (starts, floats) = (Span::of(&mut sums.starts), Span::of(&mut sums.floats));
+        session.split(x.tiles(), TILES, &|tiles| {
+            let range = tiles.start * per_tile..tiles.end * per_tile;
+            // SAFETY: ranges of tiles are disjoint.
+            let starts = unsafe { starts.part(range.clone()) };
+            // SAFETY: as above.
+            let floats = if C::MINS { unsafe { floats.part(range) } } else { &mut [] };
+            add_up::<C>(x, tiles.start * (x.columns / C::GROUP), starts, floats);
+        });
+        sums
+    }
+}
+
+/// Sums of groups from `first` on.
+fn add_up<C: Codes>(x: &Activations, first: usize, starts: &mut [i32], floats: &mut [f32]) {
+    let (pieces, height, per_scale) = (C::GROUP / SUMMED, x.height, C::FORM.group() / C::GROUP);
+    for (i, starts) in starts.chunks_exact_mut(height).enumerate() {
+        let group = first + i;
+        let sums = &x.sums[group * pieces * height..(group + 1) * pieces * height];
+        starts.fill(0);
+        for sums in sums.chunks_exact(height) {
+            starts.iter_mut().zip(sums).for_each(|(start, sum)| *start += sum);
+        }
+        if C::MINS {
+            let units = &x.scales[group / per_scale * height..][..height];
+            for ((float, sum), unit) in floats[i * height..].iter_mut().zip(&*starts).zip(units) {
+                *float = if C::FORM == Form::Bytes256 { 1.0 } else { *unit } * *sum as f32;
             }
         }
-        Sums { starts, floats }
+        starts.iter_mut().for_each(|start| *start *= -C::OFFSET);
     }
 }
 
@@ -91,6 +114,8 @@ struct Product<'a, C> {
     y: &'a Output,
     sums: &'a Sums,
     rows: Range<usize>,
+    /// From a row of weights to one that is needed next.
+    ahead: usize,
     panel: &'a mut Panel,
     codes: PhantomData<C>,
 }
@@ -105,6 +130,7 @@ impl<C: Codes> Kernel for Product<'_, C> {
                 unsafe {
                     S::call(Unpack { product: &mut self, first, columns: columns.clone() });
                     for tile in 0..self.x.tiles() {
+                        self.ask_ahead::<S>(first, chunk, tile);
                         self.tile::<S>(first, &columns, tile);
                     }
                 }
@@ -174,6 +200,25 @@ impl<S: Simd> Sink<S> for Expand<S> {
 }
 
 impl<C: Codes> Product<'_, C> {
+    /// Asks for this tile's share of the weights that are needed after those from row `first` on, into the second cache.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `S`.
+    #[inline(always)]
+    unsafe fn ask_ahead<S: Simd>(&self, first: usize, chunk: usize, tile: usize) {
+        let (next, chunks) = (first + self.ahead, self.x.columns.div_ceil(CHUNK));
+        if next + 2 * S::ROWS > self.weights.whole {
+            return;
+        }
+        let (steps, step) = (chunks * self.x.tiles(), chunk / CHUNK * self.x.tiles() + tile);
+        let lines = (2 * S::ROWS * self.weights.stride).div_ceil(LINE);
+        let at = self.weights.at(next, 2 * S::ROWS);
+        for line in lines * step / steps..lines * (step + 1) / steps {
+            // SAFETY: prefetches may name any address; the caller's promise.
+            unsafe { S::prefetch_far(at.wrapping_add(LINE * line)) };
+        }
+    }
+
     /// One tile of activations times the panel.
     ///
     /// # Safety

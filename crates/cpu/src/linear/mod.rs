@@ -13,6 +13,7 @@ use crate::simd::Simd;
 use crate::span::Span;
 
 mod activations;
+mod ahead;
 mod codes;
 mod dense;
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 use windlass_runtime::scheduler::Session;
 
 use super::activations::{Activations, Form, SUMMED};
+use super::ahead::Ahead;
 use super::codes::{Codes, Sink};
 use super::{Output, PANEL, Rows};
 use crate::isa::{Kernel, dispatch};
@@ -79,7 +80,7 @@ impl<C: Codes> Product<'_, C> {
     /// `M` rows of activations exist from `m` on; the tile's rows are readable.
     #[inline(always)]
     unsafe fn tile<S: Simd, const M: usize>(&self, tile: &Tile, m: usize) {
-        // SAFETY: the caller's promise; blocks lie in rows, and prefetches may name any address.
+        // SAFETY: the caller's promise; blocks lie in rows.
         unsafe {
             let columns = self.x.columns;
             let mut dots = Dots::<S, C, M> {
@@ -91,14 +92,10 @@ impl<C: Codes> Product<'_, C> {
                 block: [S::zero(); M],
                 codes: PhantomData,
             };
-            let (mut at, mut ahead) = (tile.at, tile.ahead);
-            for _ in 0..columns / C::BLOCK {
-                // The next tile lies right behind this one: its lines are asked for in the order of memory.
-                let span = S::ROWS * C::BYTES;
-                for line in 0..span.div_ceil(64) {
-                    S::prefetch(ahead.add(64 * line));
-                }
-                ahead = ahead.add(span);
+            let (mut at, blocks) = (tile.at, columns / C::BLOCK);
+            let mut ahead = Ahead::new(tile.ahead, S::ROWS * tile.stride, blocks);
+            for _ in 0..blocks {
+                ahead.step::<S>();
                 C::unpack::<S>(at, tile.stride, &mut dots);
                 dots.next();
                 at = at.add(C::BYTES);

@@ -6,6 +6,7 @@ mod attention;
 mod cache;
 mod elementwise;
 mod embedding;
+mod gated;
 mod linear;
 mod norm;
 mod rope;
@@ -23,7 +24,9 @@ pub fn register() {
         cache::KERNEL,
         embedding::KERNEL,
     ];
-    let elementwise = table::all().filter(|op| elementwise::serves(op.name));
+    kernels.extend(gated::KERNELS);
+    let known: Vec<&str> = kernels.iter().map(|kernel| kernel.op).collect();
+    let elementwise = table::all().filter(|op| elementwise::serves(op.name) && !known.contains(&op.name));
     kernels.extend(elementwise.map(|op| Kernel {
         op: op.name,
         supports: elementwise::supports,

@@ -40,9 +40,8 @@ impl isa::Kernel for Rows<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         for (x, y) in self.x.chunks_exact(self.columns).zip(self.y.chunks_exact_mut(self.columns)) {
-            y.copy_from_slice(x);
             let max = largest(x);
-            let sum = if S::LANES > 1 { exponentials::<true>(y, max) } else { exponentials::<false>(y, max) };
+            let sum = if S::LANES > 1 { exponentials::<true>(x, y, max) } else { exponentials::<false>(x, y, max) };
             let factor = 1.0 / sum;
             y.iter_mut().for_each(|v| *v *= factor);
         }
@@ -62,20 +61,46 @@ pub(super) fn largest(x: &[f32]) -> f32 {
     rest.iter().chain(&high).fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a })
 }
 
-/// Replaces each value by e to the value less `max`, which none exceeds; gives their sum.
+/// Sets `y` to e to the values of `x` less `max`, which none exceeds; gives their sum.
 #[inline(always)]
-pub(super) fn exponentials<const FMA: bool>(x: &mut [f32], max: f32) -> f32 {
-    let (lines, rest) = x.as_chunks_mut::<32>();
-    let mut sums = [0.0f32; 32];
-    for line in lines {
-        for i in 0..32 {
-            line[i] = math::exp_falling::<FMA>(line[i] - max);
-            sums[i] += line[i];
-        }
+fn exponentials<const FMA: bool>(x: &[f32], y: &mut [f32], max: f32) -> f32 {
+    let mut sums = [0.0; LINE];
+    let ((lines, rest), (out, out_rest)) = (x.as_chunks(), y.as_chunks_mut());
+    for (line, out) in lines.iter().zip(out) {
+        *out = exponentials_of_line::<FMA>(*line, max, &mut sums);
     }
-    for (sum, v) in sums.iter_mut().zip(rest) {
-        *v = math::exp_falling::<FMA>(*v - max);
-        *sum += *v;
-    }
+    out_rest.copy_from_slice(&exponentials_of_line::<FMA>(filled(rest), max, &mut sums)[..rest.len()]);
     super::norm::sum(&sums, |v| v)
+}
+
+/// As `exponentials`, in place.
+#[inline(always)]
+pub(super) fn exponentials_of<const FMA: bool>(x: &mut [f32], max: f32) -> f32 {
+    let mut sums = [0.0; LINE];
+    let (lines, rest) = x.as_chunks_mut();
+    for line in lines {
+        *line = exponentials_of_line::<FMA>(*line, max, &mut sums);
+    }
+    let count = rest.len();
+    rest.copy_from_slice(&exponentials_of_line::<FMA>(filled(rest), max, &mut sums)[..count]);
+    super::norm::sum(&sums, |v| v)
+}
+
+const LINE: usize = 32;
+
+/// A line that ends with values whose exponentials are zero.
+#[inline(always)]
+fn filled(rest: &[f32]) -> [f32; LINE] {
+    let mut line = [f32::NEG_INFINITY; LINE];
+    line[..rest.len()].copy_from_slice(rest);
+    line
+}
+
+#[inline(always)]
+fn exponentials_of_line<const FMA: bool>(mut line: [f32; LINE], max: f32, sums: &mut [f32; LINE]) -> [f32; LINE] {
+    for i in 0..LINE {
+        line[i] = math::exp_falling::<FMA>(line[i] - max);
+        sums[i] += line[i];
+    }
+    line
 }

@@ -49,6 +49,8 @@ pub(crate) trait Simd: Copy + 'static {
     /// A vector.
     unsafe fn load(at: *const u8) -> Self::I;
     unsafe fn store(at: *mut u8, x: Self::I);
+    /// Into the second cache, for what is needed later.
+    unsafe fn prefetch_far(at: *const u8);
     unsafe fn prefetch(at: *const u8);
 
     unsafe fn splat8(x: u8) -> Self::I;

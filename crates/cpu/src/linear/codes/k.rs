@@ -161,26 +161,23 @@ impl Codes for Q6K {
             for half in 0..2 {
                 let pairs = at.add(128 + 32 * half);
                 let top = [tile_pieces::<S>(pairs, stride), tile_pieces::<S>(pairs.add(16), stride)];
-                for part in 0..4 {
-                    let low = at.add(64 * half + 32 * (part % 2));
-                    for odd in 0..2 {
-                        let mut codes = tile_pieces::<S>(low.add(16 * odd), stride);
-                        for (code, top) in codes.iter_mut().zip(top[odd]) {
-                            let high = match part {
-                                0 => S::shl16(top, 4),
-                                1 => S::shl16(top, 2),
-                                2 => top,
-                                _ => S::shr16(top, 2),
-                            };
-                            let low = S::and(if part < 2 { *code } else { S::shr16(*code, 4) }, four);
-                            *code = S::or(low, S::and(high, two));
-                        }
-                        let group = 8 * half + 2 * part + odd;
-                        let word = scales[group / 4];
-                        let factor = S::sar32(S::shl32(word, 24 - 8 * (group as u32 % 4)), 24);
-                        sink.take(group, [codes], S::mul(scale, S::to_float(factor)), S::zero());
+                unrolled!(eighth in 0 1 2 3 4 5 6 7 {
+                    let (part, odd) = (eighth / 2, eighth % 2);
+                    let mut codes = tile_pieces::<S>(at.add(64 * half + 32 * (part % 2) + 16 * odd), stride);
+                    for (code, top) in codes.iter_mut().zip(top[odd]) {
+                        let high = match part {
+                            0 => S::shl16(top, 4),
+                            1 => S::shl16(top, 2),
+                            2 => top,
+                            _ => S::shr16(top, 2),
+                        };
+                        let low = S::and(if part < 2 { *code } else { S::shr16(*code, 4) }, four);
+                        *code = S::or(low, S::and(high, two));
                     }
-                }
+                    let group = 8 * half + eighth;
+                    let factor = S::sar32(S::shl32(scales[group / 4], 24 - 8 * (group as u32 % 4)), 24);
+                    sink.take(group, [codes], S::mul(scale, S::to_float(factor)), S::zero());
+                });
             }
         }
     }

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 
 use super::{Floats, Product, edge};
 use crate::isa;
+use crate::linear::ahead::Ahead;
 use crate::simd::{Simd, tile_pieces, transpose};
 
 pub(super) struct Kernel<'a, T> {
@@ -21,24 +22,25 @@ impl<T: Floats> isa::Kernel for Kernel<'_, T> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let rows = &self.product.rows;
-        for first in rows.clone().step_by(S::ROWS) {
-            let next = first + S::ROWS;
-            let at = self.product.at(first, S::ROWS);
-            let ahead = if next < rows.end { self.product.at(next, S::ROWS) } else { at };
+        // Ranges are whole panels, and so pairs of tiles.
+        for first in rows.clone().step_by(2 * S::ROWS) {
+            let next = first + 2 * S::ROWS;
+            let at = self.product.at(first, 2 * S::ROWS);
+            let ahead = if next < rows.end { self.product.at(next, 2 * S::ROWS) } else { at };
             let count = self.product.x.rows;
             let mut m = 0;
-            // SAFETY: these rows of activations exist; the tile lies in the weights.
+            // SAFETY: these rows of activations exist; the tiles lie in the weights.
             unsafe {
                 while m + 4 <= count {
-                    self.tile::<S, 4>(at, ahead, first, m);
+                    self.tiles::<S, 4>(at, ahead, first, m);
                     m += 4;
                 }
                 if m + 2 <= count {
-                    self.tile::<S, 2>(at, ahead, first, m);
+                    self.tiles::<S, 2>(at, ahead, first, m);
                     m += 2;
                 }
                 if m < count {
-                    self.tile::<S, 1>(at, ahead, first, m);
+                    self.tiles::<S, 1>(at, ahead, first, m);
                 }
             }
         }
@@ -46,39 +48,45 @@ impl<T: Floats> isa::Kernel for Kernel<'_, T> {
 }
 
 impl<T: Floats> Kernel<'_, T> {
-    /// Results of a tile of weights at `at` for `M` rows of activations from `m` on.
+    /// Results of two tiles of weights from `at` on for `M` rows of activations from `m` on. One tile alone would wait for
+    /// its own sums.
     ///
     /// # Safety
-    /// `M` rows of activations exist from `m` on; the tile's rows are readable.
+    /// `M` rows of activations exist from `m` on; the tiles' rows are readable.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const M: usize>(&self, at: *const u8, ahead: *const u8, first: usize, m: usize) {
+    unsafe fn tiles<S: Simd, const M: usize>(&self, at: *const u8, ahead: *const u8, first: usize, m: usize) {
         let (x, stride) = (self.product.x, self.product.weights.stride);
         let per_piece = 16 / T::SIZE;
         let whole = x.columns / per_piece * per_piece;
-        // SAFETY: the caller's promise; prefetches may name any address.
+        // SAFETY: the caller's promise.
         unsafe {
             let values = x.values.as_ptr().cast::<f32>().add(m * x.columns);
-            let mut totals = [S::zero(); M];
+            let tiles = [at, at.add(S::ROWS * stride)];
+            let mut totals = [[S::zero(); M]; 2];
+            let mut ahead = Ahead::new(ahead, 2 * S::ROWS * stride, (whole / per_piece).max(1));
             for k in (0..whole).step_by(per_piece) {
-                // The next tile lies right behind this one: its lines are asked for in the order of memory.
-                for line in 0..S::ROWS.div_ceil(4) {
-                    S::prefetch(ahead.add(k * T::SIZE * S::ROWS + 64 * line));
+                ahead.step::<S>();
+                for (totals, tile) in totals.iter_mut().zip(tiles) {
+                    let words = transpose::<S>(tile_pieces::<S>(tile.add(k * T::SIZE), stride));
+                    add::<S, T, M>(totals, words, values.add(k), x.columns);
                 }
-                let words = transpose::<S>(tile_pieces::<S>(at.add(k * T::SIZE), stride));
-                add::<S, T, M>(&mut totals, words, values.add(k), x.columns);
             }
             let left = x.columns - whole;
             if left > 0 {
-                let pieces = edge(at.add(whole * T::SIZE), stride, left * T::SIZE, S::ROWS);
-                let words = transpose::<S>(tile_pieces::<S>(pieces.as_ptr().cast(), 16));
                 let mut padded = [[0.0f32; 8]; M];
                 for (i, row) in padded.iter_mut().enumerate() {
                     values.add(i * x.columns + whole).copy_to_nonoverlapping(row.as_mut_ptr(), left);
                 }
-                add::<S, T, M>(&mut totals, words, padded.as_ptr().cast(), 8);
+                for (totals, tile) in totals.iter_mut().zip(tiles) {
+                    let pieces = edge(tile.add(whole * T::SIZE), stride, left * T::SIZE, S::ROWS);
+                    let words = transpose::<S>(tile_pieces::<S>(pieces.as_ptr().cast(), 16));
+                    add::<S, T, M>(totals, words, padded.as_ptr().cast(), 8);
+                }
             }
-            for (i, total) in totals.iter().enumerate() {
-                self.product.y.store::<S>(m + i, first, *total);
+            for (tile, totals) in totals.iter().enumerate() {
+                for (i, total) in totals.iter().enumerate() {
+                    self.product.y.store::<S>(m + i, first + tile * S::ROWS, *total);
+                }
             }
         }
     }

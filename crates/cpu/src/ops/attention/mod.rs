@@ -12,7 +12,7 @@ use windlass_ops::{Args, Error, Inquiry, Kernel};
 use windlass_tensor::DType;
 
 use super::failed;
-use super::softmax::{exponentials, largest};
+use super::softmax::{exponentials_of, largest};
 use crate::isa::{Level, level};
 use crate::math;
 use crate::simd::Simd;
@@ -143,7 +143,8 @@ impl Task<'_> {
             soft_cap::<S>(scores, self.how.soft_cap);
         }
         let max = largest(scores).max(before);
-        let sum = if S::LANES > 1 { exponentials::<true>(scores, max) } else { exponentials::<false>(scores, max) };
+        let sum =
+            if S::LANES > 1 { exponentials_of::<true>(scores, max) } else { exponentials_of::<false>(scores, max) };
         (max, sum)
     }
 }
