@@ -35,6 +35,10 @@ fn main() -> ExitCode {
     let parsed = parse(command).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
+        Err(error) if missing_model(&error).is_some() => {
+            let path = missing_model(&error).unwrap_or_default();
+            return context::fail(&windlass::Error::io(Path::new(&path), std::io::ErrorKind::NotFound.into()), json);
+        }
         Err(error) if error.use_stderr() && json => {
             return context::fail(&wrong_usage(&error), true);
         }
@@ -70,6 +74,14 @@ fn parse(command: clap::Command) -> Result<ArgMatches, clap::Error> {
             None => Err(error),
         }
     })
+}
+
+/// What stands where a command is expected and can only be meant as the path of a model, which is not there.
+fn missing_model(error: &clap::Error) -> Option<String> {
+    match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(name)) if name.contains(['/', '\\', '.']) => Some(name.clone()),
+        _ => None,
+    }
 }
 
 /// What clap prints over several lines: its first paragraph is the message, hints and usage are the help.

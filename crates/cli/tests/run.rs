@@ -130,6 +130,7 @@ fn what_a_conversation_cannot_do_is_said() {
     fails(&["chat", "model"], "/save text\n", "File exists");
     fails(&["chat", "model", "--context", "16"], &format!("{}\n", "anchor ".repeat(40)), "the context 16");
     fails(&["nowhere"], "", "unrecognized subcommand");
+    fails(&["models/nowhere.gguf"], "", "models/nowhere.gguf: entity not found");
     std::fs::remove_file(here.join("model/chat_template.jinja")).unwrap();
     fails(&["model"], "Hello\n", "has no chat template");
     std::fs::remove_file(here.join("model/tokenizer.json")).unwrap();

@@ -85,7 +85,8 @@ impl<'a> Evaluation<'a> {
             let (from, to) = (part[0], part[0] + part.len());
             let logits = logits_of(cx, &mut self.model, &tokens[from..to])?;
             let base = self.base.as_mut().map(|base| logits_of(cx, base, &tokens[from..to])).transpose()?;
-            let found = positions_of(cx, &logits, base.as_deref(), &tokens[from + 1..=to], vocabulary);
+            let base = base.as_ref().map(TypedTensor::values).transpose()?;
+            let found = positions_of(cx, &logits.values()?, base.as_deref(), &tokens[from + 1..=to], vocabulary);
             found.into_iter().for_each(|position| self.scores.add(position));
             if !each(part.len()) {
                 return Ok(false);
@@ -101,10 +102,10 @@ impl<'a> Evaluation<'a> {
     }
 }
 
-fn logits_of(cx: &Context, model: &mut (&Decoder, Cache), tokens: &[u32]) -> Result<Vec<f32>, Error> {
+fn logits_of(cx: &Context, model: &mut (&Decoder, Cache), tokens: &[u32]) -> Result<TypedTensor<f32>, Error> {
     let missing = Error::Context { tokens: 0, context: model.1.context() };
     let logits = model.0.forward(cx, tokens, &mut model.1, Wanted::All)?.ok_or(missing)?;
-    Ok(TypedTensor::<f32>::new(logits)?.to_vec()?)
+    Ok(TypedTensor::new(logits)?)
 }
 
 /// Scores rows of logits, each against the token that came next.
@@ -122,33 +123,103 @@ fn positions_of(cx: &Context, logits: &[f32], base: Option<&[f32]>, next: &[u32]
 }
 
 fn position(logits: &[f32], base: Option<&[f32]>, next: usize) -> Position {
-    let (norm, top) = normaliser(logits);
-    let loss = |logits: &[f32], norm: f64| norm - f64::from(logits[next]);
+    let own = Normaliser::of(logits);
     let base = base.map(|base| {
-        let (base_norm, base_top) = normaliser(base);
-        let mut divergence = 0.0;
-        for (own, other) in logits.iter().zip(base) {
-            let (own, other) = (f64::from(*own) - norm, f64::from(*other) - base_norm);
-            // What is this unlikely adds nothing that a sum in double precision keeps.
-            if other > -50.0 {
-                divergence += other.exp() * (other - own);
-            }
-        }
-        (loss(base, base_norm), divergence, top == base_top)
+        let other = Normaliser::of(base);
+        let same = own.top(logits) == other.top(base);
+        (other.loss(base[next]), divergence(logits, &own, base, &other), same)
     });
-    Position { loss: loss(logits, norm), base }
+    Position { loss: own.loss(logits[next]), base }
 }
 
-/// The logarithm of the sum of the exponentials, and the place of the largest.
-fn normaliser(logits: &[f32]) -> (f64, usize) {
-    let (mut top, mut largest) = (0, f32::NEG_INFINITY);
-    for (place, value) in logits.iter().enumerate() {
-        if *value > largest {
-            (top, largest) = (place, *value);
+/// Values that sums in single precision have at most, before they go on in double precision.
+const CHUNK: usize = 256;
+
+/// What turns a row of logits into logarithms of probabilities.
+struct Normaliser {
+    largest: f32,
+    /// The logarithm of the sum of the exponentials.
+    norm: f64,
+}
+
+impl Normaliser {
+    fn of(row: &[f32]) -> Normaliser {
+        let (lines, rest) = row.as_chunks::<16>();
+        let mut high = [f32::NEG_INFINITY; 16];
+        for line in lines {
+            for i in 0..16 {
+                high[i] = if line[i] > high[i] { line[i] } else { high[i] };
+            }
         }
+        let largest = rest.iter().chain(&high).fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+        let mut sum = 0.0;
+        for chunk in row.chunks(CHUNK) {
+            let (lines, rest) = chunk.as_chunks::<16>();
+            let mut sums = [0.0f32; 16];
+            for line in lines {
+                for i in 0..16 {
+                    sums[i] += exp(line[i] - largest);
+                }
+            }
+            sum += sums.iter().map(|v| f64::from(*v)).sum::<f64>();
+            sum += rest.iter().map(|v| f64::from(exp(v - largest))).sum::<f64>();
+        }
+        Normaliser { largest, norm: f64::ln(sum) + f64::from(largest) }
     }
-    let sum: f64 = logits.iter().map(|value| f64::from((value - largest).exp())).sum();
-    (sum.ln() + f64::from(largest), top)
+
+    /// The first place of the largest.
+    fn top(&self, row: &[f32]) -> Option<usize> {
+        row.iter().position(|value| *value == self.largest)
+    }
+
+    /// Minus the logarithm of the probability that belongs to a logit.
+    fn loss(&self, logit: f32) -> f64 {
+        self.norm - f64::from(logit)
+    }
+}
+
+/// Kullback-Leibler divergence of a distribution from `base`.
+fn divergence(logits: &[f32], own: &Normaliser, base: &[f32], other: &Normaliser) -> f64 {
+    let (scale, shift) = ((f64::from(other.largest) - other.norm).exp(), own.norm - other.norm);
+    let mut sum = 0.0;
+    for (own, base) in logits.chunks(CHUNK).zip(base.chunks(CHUNK)) {
+        let mut part = [0.0f64; 8];
+        let ((own, own_rest), (base, base_rest)) = (own.as_chunks::<8>(), base.as_chunks::<8>());
+        let each =
+            |own: f32, base: f32| f64::from(exp(base - other.largest)) * (f64::from(base) - f64::from(own) + shift);
+        for (own, base) in own.iter().zip(base) {
+            for i in 0..8 {
+                part[i] += each(own[i], base[i]);
+            }
+        }
+        sum += part.iter().sum::<f64>() + own_rest.iter().zip(base_rest).map(|(o, b)| each(*o, *b)).sum::<f64>();
+    }
+    sum * scale
+}
+
+/// e to a number that is not above 0, within 2e-7 of itself; the compiler makes vectors of it. What is below -87 counts as
+/// that, which adds nothing to a sum that has a one in it.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    // Adding this number leaves a whole number in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    // The logarithm of 2 in two parts, the first of which has few bits.
+    const HIGH: f32 = 0.693_359_4;
+    const LOW: f32 = -2.121_944_4e-4;
+    // Not a maximum: what is not a number stays so.
+    let x = if x < -87.0 { -87.0 } else { x };
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = x - n * HIGH - n * LOW;
+    // Taylor's polynomial with its last terms adjusted to the range of half a power of two.
+    let p = 1.987_569_1e-4_f32;
+    let p = p * r + 1.398_2e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 0.5;
+    let fraction = p * r * r + r + 1.0;
+    fraction * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
 }
 
 impl Scores {
@@ -222,6 +293,36 @@ mod tests {
         assert!((base_loss + share(base, 2).ln()).abs() < 1e-7 && !same);
         let expected: f64 = (0..3).map(|i| share(base, i) * (share(base, i) / share(own, i)).ln()).sum();
         assert!((divergence - expected).abs() < 1e-7, "{divergence} {expected}");
+    }
+
+    #[test]
+    fn exponentials_are_near_those_of_double_precision() {
+        for i in 0..87_000 {
+            let x = -(i as f32) * 1e-3;
+            let (found, expected) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!((found / expected - 1.0).abs() < 2.5e-7, "{x}: {found} {expected}");
+        }
+        assert!(exp(-1000.0) < 1e-37 && exp(f32::NEG_INFINITY) < 1e-37 && exp(f32::NAN).is_nan());
+    }
+
+    /// Rows as long as vocabularies, against sums in double precision.
+    #[test]
+    fn long_rows_are_summed_as_in_double_precision() {
+        let row = |step: f32| (0..150_001).map(|i| (i as f32 * step).sin() * 9.0).collect::<Vec<f32>>();
+        let (own, base) = (row(0.37), row(0.41));
+        let norm = |row: &[f32]| row.iter().map(|v| f64::from(*v).exp()).sum::<f64>().ln();
+        let (own_norm, base_norm) = (norm(&own), norm(&base));
+        let expected: f64 = own
+            .iter()
+            .zip(&base)
+            .map(|(o, b)| {
+                let (o, b) = (f64::from(*o) - own_norm, f64::from(*b) - base_norm);
+                b.exp() * (b - o)
+            })
+            .sum();
+        let found = position(&own, Some(&base), 77);
+        assert!((found.loss - (own_norm - f64::from(own[77]))).abs() < 1e-6);
+        assert!((found.base.unwrap().1 / expected - 1.0).abs() < 1e-6);
     }
 
     #[test]
