@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 use serde_json::Value as Json;
-use windlass_formats::files;
 use windlass_models::Pooling;
 use windlass_ops::Context;
 use windlass_tensor::{DType, Limits, Tensor, TypedTensor, Value};
@@ -133,7 +132,11 @@ pub fn declared(model: &Model, limits: &Limits) -> Result<Declared> {
         match kind {
             "Transformer" => {}
             "Normalize" => declared.normalize = Some(true),
-            "Pooling" => declared.pooling = pooling(path, module["path"].as_str(), limits)?.or(declared.pooling),
+            "Pooling" => {
+                let name = format!("{}/config.json", module["path"].as_str().unwrap_or_default());
+                let found = json(&name).map(|config| pooling(path, &config)).transpose()?;
+                declared.pooling = found.or(declared.pooling);
+            }
             other => return Err(unsupported(path, &format!("a module {other:?} after the model"))),
         }
     }
@@ -152,17 +155,8 @@ pub(crate) fn pooling_key(model: &Model, limits: &Limits) -> Option<(String, u32
     Some((format!("{architecture}.pooling_type"), number))
 }
 
-/// The pooling that `FOLDER/config.json` asks for; `None` where there is no such file, as beside a converted model.
-fn pooling(model: &std::path::Path, folder: Option<&str>, limits: &Limits) -> Result<Option<Pooling>> {
-    let plain = |name: &&str| !name.is_empty() && !name.contains(['/', '\\', ':']) && *name != ".." && *name != ".";
-    let Some(folder) = folder.filter(plain).filter(|_| model.is_dir()) else { return Ok(None) };
-    let path = model.join(folder).join("config.json");
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let config = files::read_small(&path, limits.side_file_bytes)?;
-    let config: Json = serde_json::from_slice(&config)
-        .map_err(|e| Error::new(Code::Refused, format!("{}: {e}", path.display())).at(&path))?;
+/// The pooling that the configuration of a module asks for.
+fn pooling(path: &std::path::Path, config: &Json) -> Result<Pooling> {
     let asked = |key: &str| config[key] == true;
     let known = [
         ("pooling_mode_cls_token", Pooling::Cls),
@@ -175,8 +169,8 @@ fn pooling(model: &std::path::Path, folder: Option<&str>, limits: &Limits) -> Re
     let (found, count): (Vec<Pooling>, usize) =
         (known.into_iter().filter(|(key, _)| asked(key)).map(|(_, pooling)| pooling).collect(), modes.count());
     match (found.as_slice(), count) {
-        ([one], 1) => Ok(Some(*one)),
-        _ => Err(unsupported(&path, "this way of pooling")),
+        ([one], 1) => Ok(*one),
+        _ => Err(unsupported(path, "its way of pooling")),
     }
 }
 

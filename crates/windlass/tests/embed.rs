@@ -97,6 +97,25 @@ fn a_gguf_says_how_to_pool_and_gives_the_same() {
 }
 
 #[test]
+fn configurations_of_modules_go_there_and_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let watch = Watch { stop: &false.into(), progress: &|_, _| () };
+    let (gguf, back) = (folder.path().join("m.gguf"), folder.path().join("back"));
+    let pooling = "1_Pooling/config.json";
+    for overwrite in [false, true] {
+        let options = || Options { overwrite, ..Options::default() };
+        Conversion::plan(golden(), &gguf, options()).unwrap().run(&watch).unwrap();
+        Conversion::plan(&gguf, &back, options()).unwrap().run(&watch).unwrap();
+        assert_eq!(std::fs::read(back.join(pooling)).unwrap(), std::fs::read(golden().join(pooling)).unwrap());
+    }
+    // A folder of that name with something else in it is somebody's own.
+    std::fs::write(back.join("1_Pooling/notes.txt"), "mine").unwrap();
+    let options = Options { overwrite: true, ..Options::default() };
+    let error = Conversion::plan(&gguf, &back, options).unwrap().run(&watch).unwrap_err();
+    assert!(error.message.contains("1_Pooling"), "{}", error.message);
+}
+
+#[test]
 fn decoders_are_pooled_at_their_last_token() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model");

@@ -187,7 +187,25 @@ pub fn side_files(folder: &Path, files: &[String], builder: &mut SourceBuilder) 
         }
         builder.side_file(name, folder.join(name));
     }
+    // Modules after the model have a number and a name, and a configuration each.
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let modules = entries.filter_map(|entry| Some(format!("{}/config.json", entry.file_name().to_str()?)));
+    for name in modules.filter(|name| is_module_file(name) && folder.join(name).is_file()).take(SIDE_FILES) {
+        let path = folder.join(&name);
+        builder.side_file(name, path);
+    }
     Ok(())
+}
+
+/// Whether a name is that of the configuration of a module that sentence-transformers puts after a model:
+/// `1_Pooling/config.json`.
+pub fn is_module_file(name: &str) -> bool {
+    let Some((number, kind)) = name.strip_suffix("/config.json").and_then(|folder| folder.split_once('_')) else {
+        return false;
+    };
+    let short = |text: &str, most: usize| !text.is_empty() && text.len() <= most;
+    let digits = short(number, 2) && number.bytes().all(|b| b.is_ascii_digit());
+    digits && short(kind, 32) && kind.bytes().all(|b| b.is_ascii_alphabetic())
 }
 
 /// Whether a file of this name describes a model (configuration, tokenizer, licence) and is taken along.
@@ -285,6 +303,20 @@ mod tests {
         assert_eq!(problem.code, "missing-part");
         assert!(problem.message.contains(two[0]), "{problem}");
         assert_eq!(find(&["a.safetensors", "b.safetensors"]).unwrap_err().code, "no-index");
+    }
+
+    #[test]
+    fn configurations_of_modules_are_known_by_their_folders() {
+        assert!(is_module_file("1_Pooling/config.json") && is_module_file("2_Normalize/config.json"));
+        for name in
+            ["config.json", "_Pooling/config.json", "1_/config.json", "../1_Pooling/config.json", "/1_P/config.json"]
+        {
+            assert!(!is_module_file(name), "{name}");
+        }
+        for name in ["1_Pooling/other.json", "1_Pooling/../config.json", "111_Pooling/config.json", "1_a/b/config.json"]
+        {
+            assert!(!is_module_file(name), "{name}");
+        }
     }
 
     #[test]

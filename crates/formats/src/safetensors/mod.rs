@@ -16,7 +16,7 @@ pub(crate) mod index;
 pub(crate) mod write;
 
 use folder::Naming;
-pub use folder::{is_model_file, is_side_file};
+pub use folder::{is_model_file, is_module_file, is_side_file};
 pub use header::{Header, TensorInfo, parse};
 pub use index::{INDEX, Index};
 

@@ -57,7 +57,8 @@ pub fn side_files(source: &Source, limits: &Limits) -> Result<BTreeMap<String, V
 /// A name from a file is only believed if it stays in the folder it is written to.
 fn is_carried(name: &str) -> bool {
     let plain = !name.starts_with('.') && !name.contains(['/', '\\', '\0', ':']);
-    plain && windlass_formats::safetensors::is_side_file(name) && !is_code(name)
+    let known = plain && windlass_formats::safetensors::is_side_file(name) && !is_code(name);
+    known || windlass_formats::safetensors::is_module_file(name)
 }
 
 /// Whether a side file would be run by the program that loads the model.

@@ -94,6 +94,8 @@ impl Partial {
                 return Err(Error::new(Code::Refused, message).at(target));
             }
             let path = this.partial.join(name);
+            let folder = parent(&path);
+            std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
             std::fs::write(&path, content).map_err(|e| Error::io(&path, e))?;
         }
         Ok(this)

@@ -169,12 +169,21 @@ fn foreign(target: &Path, layout: &Layout) -> Result<Vec<String>> {
         let written = layout.parts.iter().map(|p| &p.name).chain(layout.files.iter().map(|(name, _)| name));
         let known = name.to_str().is_some_and(windlass_formats::safetensors::is_model_file);
         let ours = parts.contains(&name.as_os_str()) || written.into_iter().any(|w| name == w.as_str()) || known;
-        if entry.path().is_dir() || !ours {
+        let kept = if entry.path().is_dir() { is_module(&entry.path()) } else { ours };
+        if !kept {
             foreign.push(name.to_string_lossy().into_owned());
         }
     }
     foreign.sort();
     Ok(foreign)
+}
+
+/// Whether a folder holds the configuration of a module after the model, and nothing else.
+fn is_module(folder: &Path) -> bool {
+    let name = folder.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let names: Vec<OsString> = entries.flatten().map(|entry| entry.file_name()).collect();
+    windlass_formats::safetensors::is_module_file(&format!("{name}/config.json")) && names == ["config.json"]
 }
 
 fn same(a: &Path, b: &Path) -> bool {
