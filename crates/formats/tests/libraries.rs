@@ -78,7 +78,7 @@ fn cases() -> Vec<Case> {
             let decoded = file.tensor(&format!("{key}.decoded")).unwrap();
             let returned = dtype(&decoded);
             let (module, tensor) = match naming {
-                "gptoss" => ("layers.0.experts_", "layers.0.experts"),
+                "gptoss" => ("layers.0.experts_", "layers.0.experts.weight"),
                 _ => ("layers.0.up_proj.", "layers.0.up_proj.weight"),
             };
             let mut arrays = vec![Array::new("norm.weight", DType::F16, &[4], vec![0; 8])];
