@@ -1,4 +1,4 @@
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -112,8 +112,12 @@ impl Talk<'_> {
                 let _ = write!(out, "{mark}").and_then(|()| out.flush());
             }
             let mut line = String::new();
-            let read = std::io::stdin().lock().read_line(&mut line);
+            let limit = self.context.limits.string_bytes;
+            let read = std::io::stdin().lock().take(limit + 1).read_line(&mut line);
             let bytes = read.map_err(|e| Error::new(Code::Failed, format!("standard input: {e}")))?;
+            if message.len() as u64 + line.len() as u64 > limit {
+                return Err(Error::new(Code::Refused, format!("a message has more than {limit} bytes")));
+            }
             if bytes == 0 {
                 return Ok((!message.is_empty()).then_some(message));
             }
