@@ -268,6 +268,9 @@ fn follow(name: &str, least: usize) {
 fn the_reference_names_everything_there_is() {
     let folder = tempfile::tempdir().unwrap();
     let reference = page("reference.md");
+    for name in windlass::load::synthetic::names() {
+        assert!(reference.contains(&format!("`{name}`")), "shape {name} is not in docs/reference.md");
+    }
     for registry in ["schemes", "formats", "architectures"] {
         for row in json(folder.path(), &[registry]).as_array().unwrap() {
             let name = row["name"].as_str().unwrap();
