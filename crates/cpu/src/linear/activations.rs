@@ -191,8 +191,8 @@ impl Kernel for Prepare<'_> {
             unsafe {
                 match self.form {
                     Form::Floats => self.target.floats(row, x),
-                    Form::Bytes32 => self.target.bytes::<32>(row, x),
-                    Form::Bytes256 => self.target.bytes::<256>(row, x),
+                    Form::Bytes32 => self.target.bytes::<S, 32>(row, x),
+                    Form::Bytes256 => self.target.bytes::<S, 256>(row, x),
                 }
             }
         }
@@ -214,24 +214,28 @@ impl Target {
     /// # Safety
     /// The target has room for the row, and nobody else writes it.
     #[inline(always)]
-    unsafe fn bytes<const G: usize>(&self, row: usize, x: &[f32]) {
+    unsafe fn bytes<S: Simd, const G: usize>(&self, row: usize, x: &[f32]) {
         let (tile, at) = (row / self.height, row % self.height);
         for (g, x) in x.as_chunks::<G>().0.iter().enumerate() {
-            let mut codes = [0i8; G];
-            let scale = quantize(x, &mut codes);
+            let mut codes = [[0u8; SUMMED]; 16];
+            let mut sums = [[0i32; SUMMED]; 16];
+            let parts = G / SUMMED;
+            // SAFETY: a group has as many parts, and the processor the instructions of `S`.
+            let scale = unsafe { quantize::<S, G>(x, &mut codes, &mut sums) };
             // SAFETY: the caller's promise.
             unsafe { *self.scales.at((tile * self.groups + g) * self.height + at) = scale };
-            for (i, codes) in codes.as_chunks::<SUMMED>().0.iter().enumerate() {
-                let mut sum = 0;
-                for code in codes {
-                    sum += i32::from(*code);
+            for (i, sums) in sums.iter_mut().enumerate().take(parts) {
+                for width in [8, 4, 2, 1] {
+                    for i in 0..width {
+                        sums[i] += sums[i + width];
+                    }
                 }
-                let group = tile * (self.groups * G / SUMMED) + g * (G / SUMMED) + i;
+                let group = (tile * self.groups + g) * parts + i;
                 // SAFETY: as above.
-                unsafe { *self.sums.at(group * self.height + at) = sum };
+                unsafe { *self.sums.at(group * self.height + at) = sums[0] };
             }
-            for (i, codes) in codes.as_chunks::<4>().0.iter().enumerate() {
-                let word = u32::from_le_bytes(codes.map(|c| c as u8));
+            for (i, codes) in codes.as_flattened().as_chunks::<4>().0.iter().enumerate().take(G / 4) {
+                let word = u32::from_le_bytes(*codes);
                 // SAFETY: as above.
                 unsafe { *self.values.at((tile * self.words + g * (G / 4) + i) * self.height + at) = word };
             }
@@ -239,23 +243,46 @@ impl Target {
     }
 }
 
-/// Codes from -127 to 127, nearest with ties to even, and their scale.
+/// Codes from -127 to 127, nearest with ties to even, and their scale; the codes also as numbers, to be summed.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
 #[inline(always)]
-fn quantize<const G: usize>(x: &[f32; G], codes: &mut [i8; G]) -> f32 {
-    // Magnitudes compare as integers; not-a-number is above infinity and so makes the scale not finite.
-    let mut largest = 0;
-    for v in x {
-        largest = largest.max(v.to_bits() & 0x7fff_ffff);
+unsafe fn quantize<S: Simd, const G: usize>(
+    x: &[f32; G],
+    codes: &mut [[u8; SUMMED]; 16],
+    numbers: &mut [[i32; SUMMED]; 16],
+) -> f32 {
+    // Adding it leaves the rounded number in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let mut largest = [0u32; SUMMED];
+    // SAFETY: the group, its codes and its numbers have as many values; the caller's promise.
+    unsafe {
+        // Magnitudes compare as integers; not-a-number is above infinity and so makes the scale not finite.
+        let (mut high, magnitude) = (S::splat32(0), S::splat32(0x7fff_ffff));
+        for i in (0..G).step_by(S::ROWS) {
+            high = S::max32(high, S::and(S::as_int(S::load_float(x.as_ptr().add(i))), magnitude));
+        }
+        S::store(largest.as_mut_ptr().cast(), high);
+        for width in [8, 4, 2, 1] {
+            for i in 0..width {
+                largest[i] = largest[i].max(largest[i + width]);
+            }
+        }
+        let largest = f32::from_bits(largest[0]);
+        let inverse = 127.0 / largest;
+        if !inverse.is_finite() && !largest.is_nan() {
+            return 0.0;
+        }
+        let (inverse, round) = (S::splat(inverse), S::splat(ROUND));
+        for i in (0..G).step_by(S::ROWS) {
+            let rounded = S::add(S::mul(S::load_float(x.as_ptr().add(i)), inverse), round);
+            // Only the low byte counts: what is not a number is code 0.
+            let number = S::sar32(S::shl32(S::as_int(rounded), 24), 24);
+            S::store(numbers.as_mut_ptr().cast::<i32>().add(i).cast(), number);
+            S::store_bytes(codes.as_mut_ptr().cast::<u8>().add(i), number);
+        }
+        // Infinity times a code of zero, as not-a-number, is not-a-number.
+        largest / 127.0
     }
-    let largest = f32::from_bits(largest);
-    let inverse = 127.0 / largest;
-    if !inverse.is_finite() && !largest.is_nan() {
-        return 0.0;
-    }
-    // Adding 1.5 * 2^23 leaves the rounded number in the low bits.
-    for (code, v) in codes.iter_mut().zip(x) {
-        *code = (v * inverse + 12_582_912.0).to_bits() as i8;
-    }
-    // Infinity times a code of zero, as not-a-number, is not-a-number.
-    largest / 127.0
 }

@@ -12,19 +12,10 @@ use super::{Output, PANEL, Rows};
 use crate::isa::{Kernel, dispatch};
 use crate::simd::{Simd, sum_pieces};
 
-/// Least bytes of weights that a thread takes at once.
-const GRAIN: usize = 96 << 10;
-
-/// Shares of a matrix for each thread: few, because a share's first rows are not asked for ahead, and more than one,
-/// because cores are not equally fast.
-const SHARES: usize = 2;
-
 pub(super) fn apply<C: Codes>(weights: &Rows<'_>, x: &Activations, y: &Output, session: &Session<'_>) {
-    let share = y.rows / (SHARES * session.threads());
-    let grain = share.max(GRAIN / weights.stride).max(1).next_multiple_of(PANEL);
-    session.balance(y.rows, grain, &|rows| {
+    session.spread(y.rows, PANEL, &|rows, next| {
         // SAFETY: the level is this machine's; sizes were checked; ranges of rows are disjoint.
-        unsafe { dispatch(x.level, Product::<C> { weights, x, y, rows, codes: PhantomData }) }
+        unsafe { dispatch(x.level, Product::<C> { weights, x, y, rows, next, codes: PhantomData }) }
     });
 }
 
@@ -33,6 +24,8 @@ struct Product<'a, C> {
     x: &'a Activations,
     y: &'a Output,
     rows: Range<usize>,
+    /// The row that this thread is likely to go on with.
+    next: usize,
     codes: PhantomData<C>,
 }
 
@@ -43,7 +36,8 @@ impl<C: Codes> Kernel for Product<'_, C> {
         while first < self.rows.end {
             let next = first + S::ROWS;
             let at = self.weights.at(first, S::ROWS);
-            let ahead = if next < self.rows.end { self.weights.at(next, S::ROWS) } else { at };
+            let ahead = if next < self.rows.end { next } else { self.next };
+            let ahead = if ahead < self.y.rows { self.weights.at(ahead, S::ROWS) } else { at };
             let tile = Tile { at, ahead, stride: self.weights.stride, first };
             let mut m = 0;
             // SAFETY: rows of activations exist; the tile lies in the weights; promises of `apply`.

@@ -69,6 +69,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn store_bytes(at: *mut u8, x: __m256i) {
+        // SAFETY: see above.
+        unsafe {
+            let low = _mm256_shuffle_epi8(x, _mm256_set1_epi32(0x0c08_0400));
+            let (first, second) = (_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
+            _mm_storel_epi64(at.cast(), _mm_unpacklo_epi32(first, second));
+        }
+    }
+
+    #[inline(always)]
     unsafe fn prefetch_far(at: *const u8) {
         // SAFETY: a prefetch may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
@@ -114,6 +124,12 @@ impl Simd for Avx2 {
     unsafe fn add32(x: __m256i, y: __m256i) -> __m256i {
         // SAFETY: see above.
         unsafe { _mm256_add_epi32(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn max32(x: __m256i, y: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_max_epi32(x, y) }
     }
 
     #[inline(always)]

@@ -79,6 +79,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn store_bytes(at: *mut u8, x: __m512i) {
+        // SAFETY: see above.
+        unsafe { _mm_storeu_si128(at.cast(), _mm512_cvtepi32_epi8(x)) }
+    }
+
+    #[inline(always)]
     unsafe fn prefetch_far(at: *const u8) {
         // SAFETY: a prefetch may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
@@ -124,6 +130,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     unsafe fn add32(x: __m512i, y: __m512i) -> __m512i {
         // SAFETY: see above.
         unsafe { _mm512_add_epi32(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn max32(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_max_epi32(x, y) }
     }
 
     #[inline(always)]

@@ -49,6 +49,8 @@ pub(crate) trait Simd: Copy + 'static {
     /// A vector.
     unsafe fn load(at: *const u8) -> Self::I;
     unsafe fn store(at: *mut u8, x: Self::I);
+    /// The low bytes of 32-bit elements, one behind another.
+    unsafe fn store_bytes(at: *mut u8, x: Self::I);
     /// Into the second cache, for what is needed later.
     unsafe fn prefetch_far(at: *const u8);
     unsafe fn prefetch(at: *const u8);
@@ -59,6 +61,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn or(x: Self::I, y: Self::I) -> Self::I;
     unsafe fn xor(x: Self::I, y: Self::I) -> Self::I;
     unsafe fn add32(x: Self::I, y: Self::I) -> Self::I;
+    /// The larger of 32-bit elements, signed.
+    unsafe fn max32(x: Self::I, y: Self::I) -> Self::I;
     /// 32-bit elements, at least `y`, minus it; 0 otherwise.
     unsafe fn sub32_or_zero(x: Self::I, y: Self::I) -> Self::I;
     /// 16-bit elements, shifted right by `n` bits; zeros come in.

@@ -92,6 +92,12 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn store_bytes(at: *mut u8, x: I) {
+        // SAFETY: see above.
+        unsafe { at.cast::<[u8; 4]>().write_unaligned([x[0], x[4], x[8], x[12]]) }
+    }
+
+    #[inline(always)]
     unsafe fn prefetch_far(_at: *const u8) {}
 
     #[inline(always)]
@@ -126,6 +132,12 @@ impl Simd for Portable {
     unsafe fn add32(x: I, y: I) -> I {
         let (x, y) = (words(x), words(y));
         from_words([0, 1, 2, 3].map(|i| x[i].wrapping_add(y[i])))
+    }
+
+    #[inline(always)]
+    unsafe fn max32(x: I, y: I) -> I {
+        let (x, y) = (words(x), words(y));
+        from_words(std::array::from_fn(|i| (x[i] as i32).max(y[i] as i32) as u32))
     }
 
     #[inline(always)]

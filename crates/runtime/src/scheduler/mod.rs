@@ -141,6 +141,29 @@ impl Session<'_> {
             }
         });
     }
+
+    /// As [`Session::balance`], for work that memory bounds: every thread begins with one long range, three quarters of its
+    /// share, and only the rest is taken range by range. `work` is told where its thread is likely to go on. Ranges depend
+    /// on the number of threads; all are multiples of `grain`, but the last.
+    pub fn spread(&self, items: usize, grain: usize, work: &(dyn Fn(Range<usize>, usize) + Sync)) {
+        let pieces = Pieces::new(items, grain);
+        let next = AtomicUsize::new(0);
+        self.run(&|worker, workers| {
+            let own = pieces.count * 3 / 4 / workers;
+            let rest = own * workers;
+            let start = |piece: usize| items.min(piece * pieces.grain);
+            if own > 0 {
+                work(start(own * worker)..start(own * (worker + 1)), start(rest + worker));
+            }
+            loop {
+                let piece = rest + next.fetch_add(1, Ordering::Relaxed);
+                if piece >= pieces.count {
+                    break;
+                }
+                work(start(piece)..start(piece + 1), start(piece + workers));
+            }
+        });
+    }
 }
 
 /// The team that the whole process shares. It has as many threads as the process may use processors (affinity and control

@@ -161,3 +161,20 @@ fn the_shared_team_is_made_once() {
     assert!(threads >= 1);
     assert!(set_threads(threads + 1).is_err());
 }
+
+#[test]
+fn spreading_does_every_item_once_and_says_where_it_goes_on() {
+    for threads in [1, 2, 3] {
+        let team = Team::new(threads);
+        for (items, grain) in [(0, 8), (1, 8), (7, 8), (100, 8), (1000, 32)] {
+            let seen: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
+            team.enter(|session| {
+                session.spread(items, grain, &|range, next| {
+                    assert!(range.start.is_multiple_of(grain) && next <= items);
+                    range.for_each(|i| _ = seen[i].fetch_add(1, Ordering::Relaxed));
+                });
+            });
+            assert!(seen.iter().all(|n| n.load(Ordering::Relaxed) == 1), "{items} items on {threads} threads");
+        }
+    }
+}

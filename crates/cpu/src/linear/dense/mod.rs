@@ -17,9 +17,6 @@ use crate::simd::Simd;
 mod matrix;
 mod vector;
 
-/// Bytes of weights that a thread takes at once, for a few rows of activations.
-const GRAIN: usize = 96 << 10;
-
 thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
@@ -74,15 +71,19 @@ impl Floats for Bf16 {
 
 /// Weights in one of the float types.
 pub(super) fn apply(dtype: DType, weights: &Rows<'_>, x: &Activations, y: &Output, session: &Session<'_>) {
-    let grain = if x.height == 1 { (GRAIN / weights.stride).max(1).next_multiple_of(PANEL) } else { PANEL };
-    session.balance(y.rows, grain, &|rows| {
-        let product = Product { weights, base: 0, x, y, rows };
+    let run = |rows: Range<usize>, next: usize| {
+        let product = Product { weights, base: 0, x, y, rows, next };
         match dtype {
             DType::F16 => product.run::<F16>(),
             DType::BF16 => product.run::<Bf16>(),
             _ => product.run::<F32>(),
         }
-    });
+    };
+    if x.height == 1 {
+        session.spread(y.rows, PANEL, &run);
+    } else {
+        session.balance(y.rows, PANEL, &|rows| run(rows, y.rows));
+    }
 }
 
 /// Weights of a scheme that has no kernels of its own.
@@ -104,7 +105,7 @@ pub(super) fn apply_decoded(
         match decode(packing, planes, x.columns, &rows, &mut values) {
             Ok(()) => {
                 let weights = Rows::of_floats(&values, x.columns);
-                Product { weights: &weights, base: rows.start, x, y, rows }.run::<F32>();
+                Product { weights: &weights, base: rows.start, x, y, next: y.rows, rows }.run::<F32>();
             }
             Err(error) => *failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(error),
         }
@@ -138,6 +139,8 @@ struct Product<'a> {
     x: &'a Activations,
     y: &'a Output,
     rows: Range<usize>,
+    /// The row that this thread is likely to go on with; the number of rows where none is known.
+    next: usize,
 }
 
 impl Product<'_> {
@@ -157,6 +160,18 @@ impl Product<'_> {
     #[inline(always)]
     fn at(&self, first: usize, count: usize) -> *const u8 {
         self.weights.at(first - self.base, count)
+    }
+
+    /// What is needed after `count` rows from `first` on, as far as is known.
+    #[inline(always)]
+    fn after(&self, first: usize, count: usize) -> *const u8 {
+        if first + count < self.rows.end {
+            self.at(first + count, count)
+        } else if self.next < self.y.rows {
+            self.at(self.next, count)
+        } else {
+            self.at(first, count)
+        }
     }
 }
 

@@ -24,9 +24,7 @@ impl<T: Floats> isa::Kernel for Kernel<'_, T> {
         let rows = &self.product.rows;
         // Ranges are whole panels, and so pairs of tiles.
         for first in rows.clone().step_by(2 * S::ROWS) {
-            let next = first + 2 * S::ROWS;
-            let at = self.product.at(first, 2 * S::ROWS);
-            let ahead = if next < rows.end { self.product.at(next, 2 * S::ROWS) } else { at };
+            let (at, ahead) = (self.product.at(first, 2 * S::ROWS), self.product.after(first, 2 * S::ROWS));
             let count = self.product.x.rows;
             let mut m = 0;
             // SAFETY: these rows of activations exist; the tiles lie in the weights.

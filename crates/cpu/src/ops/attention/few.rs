@@ -145,6 +145,7 @@ impl<T: Stored> Part<'_, T> {
     ) {
         let (task, stride) = (self.task, T::stride(self.task.dim));
         let keys = task.rows_of::<T>(task.keys, self.head, self.positions.start + first, P);
+        let values = task.rows_of::<T>(task.values, self.head, self.positions.start + first, P);
         let mut queries = [task.query.as_ptr(); M];
         for (m, query) in queries.iter_mut().enumerate() {
             *query = task.query[task.place(self.head, row + m)..][..task.dim].as_ptr();
@@ -153,6 +154,8 @@ impl<T: Stored> Part<'_, T> {
         unsafe {
             for line in (0..P * stride).step_by(64) {
                 S::prefetch(keys.wrapping_add(AHEAD + line));
+                // Values come in the meantime, so that their turn does not begin with waiting.
+                S::prefetch_far(values.wrapping_add(line));
             }
             let mut sums = [[S::zero(); P]; M];
             for d in (0..task.dim).step_by(S::ROWS) {
