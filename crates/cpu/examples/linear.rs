@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use windlass_cpu::linear::{Activations, Linear};
+use windlass_cpu::linear::{Activations, Form, Linear};
 use windlass_quant::{Packing, scheme};
 use windlass_runtime::scheduler::{Session, Team};
 use windlass_tensor::{DType, Element, PackedLayout};
@@ -33,6 +33,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let teams = [Team::new(1), Team::new(2)];
     let memory: Vec<f64> = teams.iter().map(|team| team.enter(read_bandwidth)).collect();
     println!("reading memory: {:.1} GB/s with 1 thread, {:.1} with 2", memory[0], memory[1]);
+    let prepared: Vec<String> = teams.iter().map(|team| team.enter(prepare)).collect::<Result<_, _>>()?;
+    println!("512 rows as bytes per 32, per 256, as floats, GB/s: {}", prepared.join("; "));
     println!("{:10} {:>27} {:>10} {:>12}", "", "one row, GB/s (share)", "in cache", "512 rows, GOP/s");
     for name in names {
         let weights = Layer::new(&name)?;
@@ -170,6 +172,21 @@ fn best_of_parts<E>(cycles: usize, parts: usize, mut work: impl FnMut(usize) -> 
         }
     }
     Ok(best.iter().sum())
+}
+
+/// Bytes of activations per nanosecond that are made ready in each form.
+fn prepare(session: &Session<'_>) -> Result<String, windlass_cpu::Error> {
+    let mut seed = 3;
+    let x: Vec<f32> = (0..PROMPT * 3072).map(|_| random(&mut seed)).collect();
+    let mut cells = Vec::new();
+    for form in [Form::Bytes32, Form::Bytes256, Form::Floats] {
+        let seconds = best_of_parts(CYCLES, 1, |_| {
+            black_box(Activations::new(form, &x, PROMPT, 3072, session)?);
+            Ok::<(), windlass_cpu::Error>(())
+        })?;
+        cells.push(format!("{:.1}", size_of_val(&x[..]) as f64 / seconds / 1e9));
+    }
+    Ok(cells.join(", "))
 }
 
 /// Bytes per nanosecond that reading memory reaches.

@@ -3,6 +3,29 @@
 /// 1.5 * 2^23: adding it rounds, and leaves the whole number in the low bits.
 const ROUND: f32 = 12_582_912.0;
 
+/// One number of the 16 of an array, two of which `$f` makes one of: halves, not one after the other, so that it takes vectors.
+/// A macro, because closures that are called more than once are not always compiled for the instruction set.
+macro_rules! fold {
+    ($x:expr, $a:ident, $b:ident => $f:expr) => {{
+        let mut x = $x;
+        for i in 0..8 {
+            let ($a, $b) = (x[i], x[i + 8]);
+            x[i] = $f;
+        }
+        for i in 0..4 {
+            let ($a, $b) = (x[i], x[i + 4]);
+            x[i] = $f;
+        }
+        for i in 0..2 {
+            let ($a, $b) = (x[i], x[i + 2]);
+            x[i] = $f;
+        }
+        let ($a, $b) = (x[0], x[1]);
+        $f
+    }};
+}
+pub(crate) use fold;
+
 /// Inside a function that is compiled for an instruction set with fused multiplication, `FMA` says so; elsewhere a fused
 /// product would be a slow call.
 #[inline(always)]

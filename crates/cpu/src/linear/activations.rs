@@ -7,6 +7,7 @@ use windlass_runtime::scheduler::Session;
 
 use crate::Error;
 use crate::isa::{Kernel, Level, dispatch, level};
+use crate::math::fold;
 use crate::simd::Simd;
 use crate::span::Span;
 
@@ -217,72 +218,68 @@ impl Target {
     unsafe fn bytes<S: Simd, const G: usize>(&self, row: usize, x: &[f32]) {
         let (tile, at) = (row / self.height, row % self.height);
         for (g, x) in x.as_chunks::<G>().0.iter().enumerate() {
-            let mut codes = [[0u8; SUMMED]; 16];
-            let mut sums = [[0i32; SUMMED]; 16];
-            let parts = G / SUMMED;
-            // SAFETY: a group has as many parts, and the processor the instructions of `S`.
-            let scale = unsafe { quantize::<S, G>(x, &mut codes, &mut sums) };
-            // SAFETY: the caller's promise.
-            unsafe { *self.scales.at((tile * self.groups + g) * self.height + at) = scale };
-            for (i, sums) in sums.iter_mut().enumerate().take(parts) {
-                for width in [8, 4, 2, 1] {
-                    for i in 0..width {
-                        sums[i] += sums[i + width];
+            let group = tile * self.groups + g;
+            // SAFETY: the caller's promise; the processor has the instructions of `S`.
+            unsafe {
+                let largest = largest::<S>(x);
+                *self.scales.at(group * self.height + at) = largest / 127.0;
+                let inverse = 127.0 / largest;
+                // Zeros stay zeros.
+                let inverse = if inverse.is_finite() || largest.is_nan() { inverse } else { 0.0 };
+                for (i, x) in x.as_chunks::<SUMMED>().0.iter().enumerate() {
+                    let part = group * (G / SUMMED) + i;
+                    let (words, sum) = quantize::<S>(x, inverse);
+                    *self.sums.at(part * self.height + at) = sum;
+                    for (i, word) in words.into_iter().enumerate() {
+                        *self.values.at((part * (SUMMED / 4) + i) * self.height + at) = word;
                     }
                 }
-                let group = (tile * self.groups + g) * parts + i;
-                // SAFETY: as above.
-                unsafe { *self.sums.at(group * self.height + at) = sums[0] };
-            }
-            for (i, codes) in codes.as_flattened().as_chunks::<4>().0.iter().enumerate().take(G / 4) {
-                let word = u32::from_le_bytes(*codes);
-                // SAFETY: as above.
-                unsafe { *self.values.at((tile * self.words + g * (G / 4) + i) * self.height + at) = word };
             }
         }
     }
 }
 
-/// Codes from -127 to 127, nearest with ties to even, and their scale; the codes also as numbers, to be summed.
+/// The largest magnitude of a group; not-a-number if one is.
 ///
 /// # Safety
 /// The processor has the instructions of `S`.
 #[inline(always)]
-unsafe fn quantize<S: Simd, const G: usize>(
-    x: &[f32; G],
-    codes: &mut [[u8; SUMMED]; 16],
-    numbers: &mut [[i32; SUMMED]; 16],
-) -> f32 {
-    // Adding it leaves the rounded number in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let mut largest = [0u32; SUMMED];
-    // SAFETY: the group, its codes and its numbers have as many values; the caller's promise.
+unsafe fn largest<S: Simd>(x: &[f32]) -> f32 {
+    let mut each = [0i32; SUMMED];
+    // SAFETY: groups are whole vectors, and the array has room for the widest; the caller's promise.
     unsafe {
-        // Magnitudes compare as integers; not-a-number is above infinity and so makes the scale not finite.
+        // Magnitudes compare as integers, and not-a-number is above infinity.
         let (mut high, magnitude) = (S::splat32(0), S::splat32(0x7fff_ffff));
-        for i in (0..G).step_by(S::ROWS) {
-            high = S::max32(high, S::and(S::as_int(S::load_float(x.as_ptr().add(i))), magnitude));
+        for part in x.chunks_exact(S::ROWS) {
+            high = S::max32(high, S::and(S::as_int(S::load_float(part.as_ptr())), magnitude));
         }
-        S::store(largest.as_mut_ptr().cast(), high);
-        for width in [8, 4, 2, 1] {
-            for i in 0..width {
-                largest[i] = largest[i].max(largest[i + width]);
-            }
-        }
-        let largest = f32::from_bits(largest[0]);
-        let inverse = 127.0 / largest;
-        if !inverse.is_finite() && !largest.is_nan() {
-            return 0.0;
-        }
+        S::store(each.as_mut_ptr().cast(), high);
+    }
+    f32::from_bits(fold!(each, a, b => a.max(b)) as u32)
+}
+
+/// Codes from -127 to 127, nearest with ties to even, four to a word, and their sum.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
+#[inline(always)]
+unsafe fn quantize<S: Simd>(x: &[f32; SUMMED], inverse: f32) -> ([u32; SUMMED / 4], i32) {
+    // Adding 1.5 * 2^23 leaves the rounded number in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let (mut words, mut numbers) = ([0u32; SUMMED / 4], [0i32; SUMMED]);
+    // SAFETY: the values are whole vectors, and words and numbers are as many; the caller's promise.
+    unsafe {
         let (inverse, round) = (S::splat(inverse), S::splat(ROUND));
-        for i in (0..G).step_by(S::ROWS) {
+        for i in (0..SUMMED).step_by(S::ROWS) {
             let rounded = S::add(S::mul(S::load_float(x.as_ptr().add(i)), inverse), round);
             // Only the low byte counts: what is not a number is code 0.
             let number = S::sar32(S::shl32(S::as_int(rounded), 24), 24);
-            S::store(numbers.as_mut_ptr().cast::<i32>().add(i).cast(), number);
-            S::store_bytes(codes.as_mut_ptr().cast::<u8>().add(i), number);
+            S::store(numbers.as_mut_ptr().add(i).cast(), number);
+            S::store_bytes(words.as_mut_ptr().cast::<u8>().add(i), number);
         }
-        // Infinity times a code of zero, as not-a-number, is not-a-number.
-        largest / 127.0
     }
+    for word in &mut words {
+        *word = u32::from_le(*word);
+    }
+    (words, fold!(numbers, a, b => a + b))
 }

@@ -4,6 +4,7 @@ use windlass_ops::{Args, Error, Inquiry, Kernel};
 use windlass_tensor::DType;
 
 use crate::isa::{self, dispatch, level};
+use crate::math::fold;
 use crate::simd::Simd;
 use crate::span::Span;
 
@@ -83,12 +84,9 @@ pub(super) fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     for (sum, v) in sums.iter_mut().zip(rest) {
         *sum += f(*v);
     }
-    let mut width = 16;
-    while width > 0 {
-        for i in 0..width {
-            sums[i] += sums[i + width];
-        }
-        width /= 2;
+    let mut half = [0.0f32; 16];
+    for i in 0..16 {
+        half[i] = sums[i] + sums[i + 16];
     }
-    sums[0]
+    fold!(half, a, b => a + b)
 }

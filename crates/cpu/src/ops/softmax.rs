@@ -4,7 +4,7 @@ use windlass_ops::{Args, Error, Inquiry, Kernel};
 use windlass_tensor::DType;
 
 use crate::isa::{self, dispatch, level};
-use crate::math;
+use crate::math::{self, fold};
 use crate::simd::Simd;
 use crate::span::Span;
 
@@ -58,7 +58,8 @@ pub(super) fn largest(x: &[f32]) -> f32 {
             high[i] = if line[i] > high[i] { line[i] } else { high[i] };
         }
     }
-    rest.iter().chain(&high).fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a })
+    let high = fold!(high, a, b => if b > a { b } else { a });
+    rest.iter().fold(high, |a, b| if *b > a { *b } else { a })
 }
 
 /// Sets `y` to e to the values of `x` less `max`, which none exceeds; gives their sum.

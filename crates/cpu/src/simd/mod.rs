@@ -5,6 +5,7 @@
 //! element, so that sums come out in the order of rows on every instruction set.
 
 use crate::isa::Kernel;
+use crate::math::fold;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -150,12 +151,7 @@ pub(crate) unsafe fn sum_elements<S: Simd, const N: usize>(x: [S::F; N]) -> [f32
         if N == 1 {
             let mut each = [0.0f32; 16];
             S::store_float(each.as_mut_ptr(), x[0]);
-            for width in [8, 4, 2, 1] {
-                for i in 0..width {
-                    each[i] += each[i + width];
-                }
-            }
-            sums[0] = each[0];
+            sums[0] = fold!(each, a, b => a + b);
             return sums;
         }
         let add = |x: S::I, y: S::I| S::as_int(S::add(S::as_float(x), S::as_float(y)));
