@@ -59,6 +59,14 @@ fn rotations() {
 }
 
 #[test]
+fn products_of_matrices() {
+    for [rows, inside, columns] in [[1, 1, 1], [3, 17, 5], [9, 40, 70], [33, 530, 129]] {
+        let (x, y) = (random(20, &[rows, inside]), random(21, &[inside, columns]));
+        agree("matmul", 1e-5, 1e-4, |cx| windlass_ops::library::matmul(cx, &x, &y).unwrap());
+    }
+}
+
+#[test]
 fn softmaxes() {
     for columns in [1, 15, 16, 17, 1000] {
         let x = random(5, &[7, columns]);

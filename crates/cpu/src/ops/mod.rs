@@ -8,6 +8,7 @@ mod elementwise;
 mod embedding;
 mod gated;
 mod linear;
+mod matmul;
 mod norm;
 mod rope;
 mod softmax;
@@ -16,6 +17,7 @@ mod softmax;
 pub fn register() {
     let mut kernels = vec![
         linear::KERNEL,
+        matmul::KERNEL,
         norm::RMS_NORM,
         norm::LAYER_NORM,
         rope::KERNEL,

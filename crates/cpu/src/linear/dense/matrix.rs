@@ -14,13 +14,16 @@ thread_local! {
     static SCRATCH: RefCell<Option<Box<Panel>>> = const { RefCell::new(None) };
 }
 
-/// Two vectors of weight rows: `[column][2][row]`.
-#[repr(align(64))]
-pub(super) struct Panel([f32; CHUNK * PANEL]);
+/// Panels that a tile of activations meets while it is in the first cache.
+pub(super) const TOGETHER: usize = 4;
 
-/// Runs `work` with this thread's panel.
+/// Panels, each two vectors of weight rows: `[column][2][row]`.
+#[repr(align(64))]
+pub(super) struct Panel([f32; CHUNK * PANEL * TOGETHER]);
+
+/// Runs `work` with this thread's panels.
 pub(super) fn with_panel(work: impl FnOnce(&mut Panel)) {
-    let mut panel = SCRATCH.take().unwrap_or_else(|| Box::new(Panel([0.0; CHUNK * PANEL])));
+    let mut panel = SCRATCH.take().unwrap_or_else(|| Box::new(Panel([0.0; CHUNK * PANEL * TOGETHER])));
     work(&mut panel);
     SCRATCH.set(Some(panel));
 }
@@ -40,15 +43,21 @@ impl<'a, T> Kernel<'a, T> {
 impl<T: Floats> isa::Kernel for Kernel<'_, T> {
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self) {
-        let x = self.product.x;
-        for first in self.product.rows.clone().step_by(2 * S::ROWS) {
+        let (x, rows) = (self.product.x, self.product.rows.clone());
+        for group in rows.clone().step_by(TOGETHER * PANEL) {
+            let group = group..rows.end.min(group + TOGETHER * PANEL);
             for start in (0..x.columns).step_by(CHUNK) {
                 let count = CHUNK.min(x.columns - start);
-                // SAFETY: rows and columns exist.
+                let panels = || group.clone().step_by(2 * S::ROWS).enumerate();
+                // SAFETY: rows and columns exist; there are as many panels as rows of a group need.
                 unsafe {
-                    self.unpack::<S>(first, start, count);
+                    for (panel, first) in panels() {
+                        self.unpack::<S>(panel, first, start, count);
+                    }
                     for tile in 0..x.tiles() {
-                        self.tile::<S>(first, start, count, tile);
+                        for (panel, first) in panels() {
+                            self.tile::<S>(panel, first, start, count, tile);
+                        }
                     }
                 }
             }
@@ -57,18 +66,18 @@ impl<T: Floats> isa::Kernel for Kernel<'_, T> {
 }
 
 impl<T: Floats> Kernel<'_, T> {
-    /// Fills the panel with `2 * S::ROWS` rows.
+    /// Fills panel `panel` with `2 * S::ROWS` rows.
     ///
     /// # Safety
     /// Rows and columns exist, at most [`CHUNK`] of them.
     #[inline(always)]
-    unsafe fn unpack<S: Simd>(&mut self, first: usize, start: usize, count: usize) {
+    unsafe fn unpack<S: Simd>(&mut self, panel: usize, first: usize, start: usize, count: usize) {
         let (per_piece, stride) = (16 / T::SIZE, self.product.weights.stride);
         for half in 0..2 {
             // SAFETY: the caller's promise; the panel has room for a multiple of pieces.
             unsafe {
                 let at = self.product.at(first + half * S::ROWS, S::ROWS).add(start * T::SIZE);
-                let panel = self.panel.0.as_mut_ptr().add(half * S::ROWS);
+                let panel = self.panel.0.as_mut_ptr().add(panel * CHUNK * 2 * S::ROWS + half * S::ROWS);
                 for k in (0..count).step_by(per_piece) {
                     let left = (count - k).min(per_piece);
                     let words = if left == per_piece {
@@ -89,12 +98,12 @@ impl<T: Floats> Kernel<'_, T> {
         }
     }
 
-    /// One tile of activations times the panel.
+    /// One tile of activations times panel `panel`.
     ///
     /// # Safety
     /// The panel holds `2 * S::ROWS` rows from `first` on, in these columns.
     #[inline(always)]
-    unsafe fn tile<S: Simd>(&self, first: usize, start: usize, count: usize, tile: usize) {
+    unsafe fn tile<S: Simd>(&self, panel: usize, first: usize, start: usize, count: usize, tile: usize) {
         let (x, y) = (self.product.x, self.product.y);
         let height = x.height;
         let rows = height.min(x.rows - tile * height);
@@ -112,7 +121,7 @@ impl<T: Floats> Kernel<'_, T> {
             }
             let arguments = Arguments {
                 count,
-                weights: self.panel.0.as_ptr(),
+                weights: self.panel.0.as_ptr().add(panel * CHUNK * 2 * S::ROWS),
                 values: x.values.as_ptr().cast::<f32>().add((tile * x.columns + start) * height),
                 results: if whole { direct } else { local.as_mut_ptr().cast() },
                 stride: if whole { y.rows } else { PANEL },

@@ -82,7 +82,8 @@ pub(super) fn apply(dtype: DType, weights: &Rows<'_>, x: &Activations, y: &Outpu
     if x.height == 1 {
         session.spread(y.rows, PANEL, &run);
     } else {
-        session.balance(y.rows, PANEL, &|rows| run(rows, y.rows));
+        let together = (y.rows / (2 * PANEL * session.threads())).clamp(1, matrix::TOGETHER);
+        session.balance(y.rows, together * PANEL, &|rows| run(rows, y.rows));
     }
 }
 
