@@ -169,9 +169,7 @@ fn plain_terms<const GROUP: usize, const MEASURE: bool>(
             distance[j] = if away[j].abs() > distance[j] { away[j].abs() } else { distance[j] };
         }
         if MEASURE {
-            for j in 0..16 {
-                errors[j] += f64::from(away[j].abs());
-            }
+            add_sizes(&away, errors);
         }
     }
     highest(distance)
@@ -196,9 +194,7 @@ fn shrinking_terms<const GROUP: usize, const MEASURE: bool>(
             sizes[j] = if away[j].abs() > CERTAIN { away[j].abs() } else { CERTAIN };
         }
         if MEASURE {
-            for j in 0..16 {
-                errors[j] += f64::from(away[j].abs());
-            }
+            add_sizes(&away, errors);
         }
         let powers = powers(&sizes);
         for j in 0..16 {
@@ -206,6 +202,16 @@ fn shrinking_terms<const GROUP: usize, const MEASURE: bool>(
             let left = if left > 0.0 { left } else { 0.0 };
             let shrunk = if away[j] < 0.0 { -left } else { left };
             terms[j] = codes[j] - (v[j] - shrunk) * scale;
+        }
+    }
+}
+
+/// Adds absolute values, as many at a time as one vector holds.
+#[inline(always)]
+fn add_sizes(values: &[f32; 16], sums: &mut [f64; 16]) {
+    for (sums, values) in sums.as_chunks_mut::<8>().0.iter_mut().zip(values.as_chunks::<8>().0) {
+        for j in 0..8 {
+            sums[j] += f64::from(values[j].abs());
         }
     }
 }
@@ -301,11 +307,9 @@ fn powers(values: &[f32; 16]) -> [f32; 16] {
         y[j] += y[j] * correction;
     }
     let mut h = [0.0; 16];
-    for j in 0..16 {
-        let (x, y) = (f64::from(x[j]), f64::from(y[j]));
-        let square = y * y;
-        let fourth = square * square;
-        h[j] = (1.0 - (x * x * x) * (fourth * fourth * square)) as f32;
+    let halves = x.as_chunks::<8>().0.iter().zip(y.as_chunks::<8>().0);
+    for (h, (x, y)) in h.as_chunks_mut::<8>().0.iter_mut().zip(halves) {
+        *h = remainders(x, y);
     }
     for j in 0..16 {
         // The exponent is 1.2e-8 below -0.3.
@@ -314,6 +318,27 @@ fn powers(values: &[f32; 16]) -> [f32; 16] {
         y[j] += y[j] * correction;
     }
     y
+}
+
+/// 1 - x^3 y^10, in double precision: as many at a time as one vector holds.
+#[inline(always)]
+fn remainders(x: &[f32; 8], y: &[f32; 8]) -> [f32; 8] {
+    let (mut cubes, mut powers) = ([0.0f64; 8], [0.0f64; 8]);
+    for j in 0..8 {
+        cubes[j] = f64::from(x[j]);
+        powers[j] = f64::from(y[j]);
+    }
+    for j in 0..8 {
+        cubes[j] = cubes[j] * cubes[j] * cubes[j];
+        let square = powers[j] * powers[j];
+        let fourth = square * square;
+        powers[j] = fourth * fourth * square;
+    }
+    let mut h = [0.0; 8];
+    for j in 0..8 {
+        h[j] = (1.0 - cubes[j] * powers[j]) as f32;
+    }
+    h
 }
 
 #[cfg(test)]

@@ -55,6 +55,13 @@ fn detect() -> Level {
     Level::Portable
 }
 
+/// A number of turns that the compiler does not see: a loop over so many values becomes one of vectors. Where it sees 16 or 32, it
+/// unrolls first, and finds few vectors in what is left.
+#[inline(always)]
+pub(crate) fn turns(count: usize) -> usize {
+    std::hint::black_box(count)
+}
+
 /// Defines a function whose body is compiled for every [`Level`] and dispatched on each call.
 macro_rules! per_level {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $body:block) => {

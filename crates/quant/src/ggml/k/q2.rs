@@ -3,7 +3,7 @@
 use crate::Grid;
 use crate::float::f16_to_f32;
 use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
-use crate::simd::per_level;
+use crate::simd::{per_level, turns};
 
 use super::affine::{self, AffineBlock, AffineFormat};
 use super::batch::{self, BatchCodes, Coder, SUPER, WEIGHTED_STEPS};
@@ -98,6 +98,7 @@ pub(super) fn pack_pairs(codes: &[u8; SUPER], bytes: &mut [u8]) {
 
 per_level! {
     fn decode(bytes: &[u8], values: &mut [f32]) {
+        let n = turns(16);
         for (block, values) in bytes.as_chunks::<BYTES>().0.iter().zip(values.as_chunks_mut::<SUPER>().0) {
             let scale = f16_to_f32(u16::from_le_bytes([block[80], block[81]]));
             let min = f16_to_f32(u16::from_le_bytes([block[82], block[83]]));
@@ -105,7 +106,7 @@ per_level! {
                 let (d, m) = (scale * f32::from(block[j] & 15), min * f32::from(block[j] >> 4));
                 let shift = j / 2 % 4 * 2;
                 let bytes = &block[16 + j / 8 * 32 + j % 2 * 16..][..16];
-                for (value, byte) in values.iter_mut().zip(bytes) {
+                for (value, byte) in values[..n].iter_mut().zip(&bytes[..n]) {
                     *value = d * f32::from(byte >> shift & 3) - m;
                 }
             }

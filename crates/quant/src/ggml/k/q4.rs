@@ -3,7 +3,7 @@
 use crate::Grid;
 use crate::float::f16_to_f32;
 use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
-use crate::simd::per_level;
+use crate::simd::{per_level, turns};
 
 use super::affine::{self, AffineBlock, AffineFormat};
 use super::batch::{self, BatchCodes, Coder, SUPER, WEIGHTED_STEPS};
@@ -113,6 +113,7 @@ pub(super) fn unpack_scales(bytes: &[u8]) -> ([u8; 8], [u8; 8]) {
 
 per_level! {
     fn decode(bytes: &[u8], values: &mut [f32]) {
+        let n = turns(32);
         for (block, values) in bytes.as_chunks::<BYTES>().0.iter().zip(values.as_chunks_mut::<SUPER>().0) {
             let scale = f16_to_f32(u16::from_le_bytes([block[0], block[1]]));
             let min = f16_to_f32(u16::from_le_bytes([block[2], block[3]]));
@@ -121,11 +122,11 @@ per_level! {
             for (j, (values, bytes)) in values.iter_mut().zip(block[16..].as_chunks::<32>().0).enumerate() {
                 let (low, high) = values.split_at_mut(32);
                 let (d, m) = (scale * f32::from(scales[2 * j]), min * f32::from(mins[2 * j]));
-                for (value, byte) in low.iter_mut().zip(bytes) {
+                for (value, byte) in low[..n].iter_mut().zip(&bytes[..n]) {
                     *value = d * f32::from(byte & 15) - m;
                 }
                 let (d, m) = (scale * f32::from(scales[2 * j + 1]), min * f32::from(mins[2 * j + 1]));
-                for (value, byte) in high.iter_mut().zip(bytes) {
+                for (value, byte) in high[..n].iter_mut().zip(&bytes[..n]) {
                     *value = d * f32::from(byte >> 4) - m;
                 }
             }

@@ -3,7 +3,7 @@
 use crate::Grid;
 use crate::float::f16_to_f32;
 use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
-use crate::simd::per_level;
+use crate::simd::{per_level, turns};
 
 use super::batch::{self, BatchCodes, Coder, SUPER};
 use super::symmetric::{self, SymmetricBlock};
@@ -79,6 +79,7 @@ impl Coder for Q6 {
 
 per_level! {
     fn decode(bytes: &[u8], values: &mut [f32]) {
+        let n = turns(16);
         for (block, values) in bytes.as_chunks::<BYTES>().0.iter().zip(values.as_chunks_mut::<SUPER>().0) {
             let scale = f16_to_f32(u16::from_le_bytes([block[208], block[209]]));
             for (j, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
@@ -86,7 +87,7 @@ per_level! {
                 let (half, part, odd) = (j / 8, j / 2 % 4, j % 2);
                 let lows = &block[half * 64 + part % 2 * 32 + odd * 16..][..16];
                 let highs = &block[128 + half * 32 + odd * 16..][..16];
-                for ((value, low), high) in values.iter_mut().zip(lows).zip(highs) {
+                for ((value, low), high) in values[..n].iter_mut().zip(&lows[..n]).zip(&highs[..n]) {
                     let code = (low >> (part / 2 * 4) & 15) | (high >> (part * 2) & 3) << 4;
                     *value = d * f32::from(code as i8 - 32);
                 }

@@ -5,7 +5,7 @@ use crate::Grid;
 use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
 use crate::ggml::codes::*;
 use crate::ggml::lanes::LANES;
-use crate::simd::per_level;
+use crate::simd::{per_level, turns};
 
 const BYTES4: usize = 4 + 16;
 const BYTES5: usize = 4 + 4 + 16;
@@ -100,11 +100,13 @@ fn weighted5(rows: Weighted<'_>, bytes: &mut [u8]) {
 
 per_level! {
     fn decode4(bytes: &[u8], values: &mut [f32]) {
+        let n = turns(BLOCK / 2);
         for (block, out) in bytes.as_chunks::<BYTES4>().0.iter().zip(values.as_chunks_mut::<BLOCK>().0) {
             let (scale, min) = (half_at(block, 0), half_at(block, 2));
-            for j in 0..16 {
-                out[j] = f32::from(block[4 + j] & 15) * scale + min;
-                out[j + 16] = f32::from(block[4 + j] >> 4) * scale + min;
+            let (low, high) = out.split_at_mut(BLOCK / 2);
+            for ((low, high), byte) in low[..n].iter_mut().zip(&mut high[..n]).zip(&block[4..][..n]) {
+                *low = f32::from(byte & 15) * scale + min;
+                *high = f32::from(byte >> 4) * scale + min;
             }
         }
     }
@@ -112,11 +114,12 @@ per_level! {
 
 per_level! {
     fn decode5(bytes: &[u8], values: &mut [f32]) {
+        let n = turns(BLOCK);
         for (block, out) in bytes.as_chunks::<BYTES5>().0.iter().zip(values.as_chunks_mut::<BLOCK>().0) {
             let (scale, min) = (half_at(block, 0), half_at(block, 2));
             let codes = unpack_five(block, 4);
-            for i in 0..BLOCK {
-                out[i] = f32::from(codes[i]) * scale + min;
+            for (out, code) in out[..n].iter_mut().zip(&codes[..n]) {
+                *out = f32::from(*code) * scale + min;
             }
         }
     }

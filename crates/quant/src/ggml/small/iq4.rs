@@ -4,7 +4,7 @@ use crate::Grid;
 use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
 use crate::ggml::codes::{BLOCK as GROUP, half_at, inverse, pack_nibbles, put_half};
 use crate::ggml::lanes::{LANES, largest, map, nearest, transpose, zip};
-use crate::simd::per_level;
+use crate::simd::{per_level, turns};
 
 const NL_BYTES: usize = 2 + 16;
 const XS_BLOCK: usize = 256;
@@ -195,11 +195,13 @@ fn weighted_xs(rows: Weighted<'_>, bytes: &mut [u8]) {
 
 per_level! {
     fn decode_nl(bytes: &[u8], values: &mut [f32]) {
+        let n = turns(GROUP / 2);
         for (block, out) in bytes.as_chunks::<NL_BYTES>().0.iter().zip(values.as_chunks_mut::<GROUP>().0) {
             let scale = half_at(block, 0);
-            for j in 0..16 {
-                out[j] = scale * VALUES[usize::from(block[2 + j] & 15)];
-                out[j + 16] = scale * VALUES[usize::from(block[2 + j] >> 4)];
+            let (low, high) = out.split_at_mut(GROUP / 2);
+            for ((low, high), byte) in low[..n].iter_mut().zip(&mut high[..n]).zip(&block[2..][..n]) {
+                *low = scale * VALUES[usize::from(byte & 15)];
+                *high = scale * VALUES[usize::from(byte >> 4)];
             }
         }
     }
@@ -207,6 +209,7 @@ per_level! {
 
 per_level! {
     fn decode_xs(bytes: &[u8], values: &mut [f32]) {
+        let n = turns(GROUP / 2);
         for (block, out) in bytes.as_chunks::<XS_BYTES>().0.iter().zip(values.as_chunks_mut::<XS_BLOCK>().0) {
             let scale = half_at(block, 0);
             let high = u16::from_le_bytes([block[2], block[3]]);
@@ -214,10 +217,10 @@ per_level! {
                 let low = u16::from(block[4 + g / 2] >> (4 * (g % 2)) & 15);
                 let steps = low | (high >> (2 * g) & 3) << 4;
                 let scale = scale * (f32::from(steps) - 32.0);
-                for j in 0..16 {
-                    let byte = block[8 + 16 * g + j];
-                    out[j] = scale * VALUES[usize::from(byte & 15)];
-                    out[j + 16] = scale * VALUES[usize::from(byte >> 4)];
+                let (low, high) = out.split_at_mut(GROUP / 2);
+                for ((low, high), byte) in low[..n].iter_mut().zip(&mut high[..n]).zip(&block[8 + 16 * g..][..n]) {
+                    *low = scale * VALUES[usize::from(byte & 15)];
+                    *high = scale * VALUES[usize::from(byte >> 4)];
                 }
             }
         }
