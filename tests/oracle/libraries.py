@@ -42,11 +42,12 @@ def logits(model):
 
 
 def check_packed(source, work):
-    """GPTQ and AWQ: values to GGUF and to a folder are the formats' own; symmetric codes move to Q4_0 as they are."""
+    """Calibrated libraries: values to GGUF and to a folder are the formats' own; symmetric codes move to Q4_0 as they are."""
     for kind in packed.KINDS:
         packed.save(source, work, kind)
         windlass("verify", work / kind, "--deep")
-        for scheme in ["f32", "f16"]:
+        # compressed-tensors rounds products to the type of the model.
+        for scheme in ["bf16"] if kind.startswith("ct") else ["f32", "f16"]:
             a, b = work / "packed.gguf", work / "plain.gguf"
             windlass("convert", work / kind, a, "--scheme", scheme, "--overwrite")
             windlass("convert", work / f"{kind}-plain", b, "--scheme", scheme, "--overwrite")
@@ -59,6 +60,18 @@ def check_packed(source, work):
         assert requantized is None or report["repacked"] >= 14, report
         shutil.rmtree(work / "moved") if (work / "moved").is_dir() else (work / "moved").unlink()
     return f"{', '.join(packed.KINDS)}: equal to the published formulas"
+
+
+def check_loaded(source, work):
+    """Whole checkpoints of libraries that transformers loads: the weights that it unpacks are ours."""
+    for kind in packed.LOADED:
+        packed.save(source, work, kind)
+        config = transformers.FineGrainedFP8Config(dequantize=True) if kind == "fp8" else transformers.CompressedTensorsConfig(run_compressed=False)
+        model = transformers.AutoModelForCausalLM.from_pretrained(work / kind, quantization_config=config, dtype=torch.bfloat16, device_map="cpu")
+        theirs = {k: v for k, v in model.state_dict().items() if k.endswith("_proj.weight")}
+        assert len(theirs) >= 14 and all(v.dtype.is_floating_point for v in theirs.values()), theirs.keys()
+        assert_equal(values(work / kind, work), theirs, kind)
+    return f"{', '.join(packed.LOADED)}: loaded by transformers with these values"
 
 
 def hqq_model(folder, config):
@@ -176,7 +189,7 @@ def check_bitsandbytes(source, work):
     return f"bitsandbytes: {', '.join(checked)} read with its values, and loaded with its logits"
 
 
-CHECKS = [check_packed, check_hqq, check_quanto, check_bitsandbytes]
+CHECKS = [check_packed, check_loaded, check_hqq, check_quanto, check_bitsandbytes]
 
 
 def main(checkpoints, work):

@@ -8,10 +8,14 @@ import json
 import pathlib
 import shutil
 import sys
+import types
 
 import numpy as np
 import torch
+from compressed_tensors.compressors import BaseCompressor
+from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from safetensors.torch import load_file, save_file
+from transformers.integrations.finegrained_fp8 import Fp8Dequantize, Fp8Quantize
 
 AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
 
@@ -63,6 +67,64 @@ def awq(w, group):
     return arrays, values(codes, scales, zeros, np.arange(columns) // (group or columns))
 
 
+E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+
+
+def compressed(w, kind, bits=8, numbers="int", strategy="channel", group=None, symmetric=True):
+    """As compressed-tensors' own compressors store and unpack a matrix."""
+    w = torch.from_numpy(w).to(torch.bfloat16)
+    args = QuantizationArgs(num_bits=bits, type=numbers, strategy=strategy, group_size=group, symmetric=symmetric)
+    parts = w.float().reshape(w.shape[0], -1, group or w.shape[1])
+    state = {"weight": w}
+    if kind.startswith("nvfp4"):
+        state["weight_global_scale"] = world = (2688 / w.abs().max().float()).reshape(1)
+        state["weight_scale"] = (world * parts.abs().amax(-1) / 6).to(torch.float8_e4m3fn).float()
+    elif numbers == "float":
+        state["weight_scale"] = (parts.abs().amax(-1) / 448).to(torch.bfloat16)
+    elif symmetric:
+        state["weight_scale"] = (parts.abs().amax(-1) / (2 ** (bits - 1) - 1)).to(torch.bfloat16)
+    else:
+        low, high = parts.amin(-1).clamp(max=0), parts.amax(-1).clamp(min=0)
+        state["weight_scale"] = ((high - low) / (2**bits - 1)).to(torch.bfloat16)
+        zeros = (-low / state["weight_scale"].float()).round() - 2 ** (bits - 1)
+        state["weight_zero_point"] = zeros.clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1).to(torch.int8)
+    scheme = QuantizationScheme(targets=["Linear"], weights=args)
+    compressor = BaseCompressor.get_value_from_registry(kind)
+    stored = compressor.compress(state, scheme)
+    back = compressor.decompress(dict(stored), scheme)["weight"].float()
+    return {k: v for k, v in stored.items() if k.startswith("weight")}, back.numpy()
+
+
+def config_compressed(kind, **weights):
+    group = {"targets": ["Linear"], "weights": {"dynamic": False, "symmetric": True} | weights}
+    return dict(quant_method="compressed-tensors", format=kind, quantization_status="compressed", config_groups={"group_0": group},
+                ignore=["lm_head"], kv_cache_scheme=None)
+
+
+def fp8(w):
+    """As transformers quantizes blocks, filled up with zeros at the edges, and dequantizes them."""
+    w = torch.from_numpy(w).to(torch.bfloat16)
+    quantizer = types.SimpleNamespace(quantization_config=types.SimpleNamespace(weight_block_size=(128, 128), scale_fmt=None))
+    rows, columns = w.shape
+    padded = torch.nn.functional.pad(w, (0, -columns % 128, 0, -rows % 128))
+    arrays = {k.split(".")[1]: v for k, v in Fp8Quantize(quantizer)._quantize_one("x.weight", padded).items()}
+    back = Fp8Dequantize(quantizer)._dequantize_one(arrays["weight"], arrays["weight_scale_inv"], torch.float32)
+    return arrays | {"weight": arrays["weight"][:rows, :columns].contiguous()}, back[:rows, :columns].float().numpy()
+
+
+def modelopt(w):
+    """NVFP4: the value is e2m1 * (scale * scale_2), the product of the scales being an F32."""
+    w = torch.from_numpy(w)
+    scale_2 = (w.abs().max() / 2688).reshape(())
+    parts = w.reshape(w.shape[0], -1, 16)
+    scale = (parts.abs().amax(-1) / 6 / scale_2).to(torch.float8_e4m3fn)
+    both = (scale.float() * scale_2).unsqueeze(-1)
+    codes = ((parts / both).nan_to_num().unsqueeze(-1) - E2M1).abs().argmin(-1).to(torch.uint8)
+    arrays = dict(weight=codes.flatten(1)[:, ::2] | codes.flatten(1)[:, 1::2] << 4, weight_scale=scale, weight_scale_2=scale_2,
+                  input_scale=torch.tensor(0.01))
+    return arrays, (E2M1[codes.long()] * both).flatten(1).numpy()
+
+
 def config_gptq(bits, group, act_order, v2, symmetric=False, **more):
     return dict(quant_method="gptq", bits=bits, group_size=group or -1, desc_act=act_order, sym=symmetric, lm_head=False,
                 checkpoint_format="gptq_v2" if v2 else "gptq", **more)
@@ -77,7 +139,19 @@ KINDS = {
     "gptq2-g64": (lambda w: gptq(w, 2, 64), config_gptq(2, 64, False, False)),
     "awq4-g64": (lambda w: awq(w, 64), dict(quant_method="awq", bits=4, group_size=64, zero_point=True, version="gemm",
                                              modules_to_not_convert=None)),
+    "awq4-g32": (lambda w: awq(w, 32), dict(quant_method="awq", bits=4, group_size=32, zero_point=True, version="gemm")),
+    "ct4-g32": (lambda w: compressed(w, "pack-quantized", 4, "int", "group", 32, False),
+                config_compressed("pack-quantized", num_bits=4, type="int", strategy="group", group_size=32, symmetric=False)),
+    "ct8-row": (lambda w: compressed(w, "int-quantized"), config_compressed("int-quantized", num_bits=8, type="int", strategy="channel")),
+    "ct-fp8": (lambda w: compressed(w, "float-quantized", 8, "float"),
+               config_compressed("float-quantized", num_bits=8, type="float", strategy="channel")),
+    "ct-nvfp4": (lambda w: compressed(w, "nvfp4-pack-quantized", 4, "float", "tensor_group", 16),
+                 config_compressed("nvfp4-pack-quantized", num_bits=4, type="float", strategy="tensor_group", group_size=16)),
+    "fp8": (fp8, dict(quant_method="fp8", activation_scheme="dynamic", weight_block_size=[128, 128], modules_to_not_convert=["lm_head"])),
+    "modelopt-nvfp4": (modelopt, dict(quant_method="modelopt", quant_algo="NVFP4", producer={"name": "modelopt"}, ignore=["lm_head"])),
 }
+# Libraries that are here, and how transformers is told to give back floats.
+LOADED = ["ct4-g32", "ct8-row", "ct-fp8", "fp8"]
 
 
 def save(source, out, kind):

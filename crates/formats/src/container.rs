@@ -201,7 +201,11 @@ impl Probe {
     }
 
     fn explain(&self) -> Error {
-        let message = if self.path.is_dir() {
+        let message = if self.has("qmodel.pt") {
+            "qmodel.pt is HQQ's pickle of Python objects, which is not read: load it with hqq and save it with \
+             save_to_safetensors"
+                .to_string()
+        } else if self.path.is_dir() {
             "no model found in this folder: expected *.safetensors, *.gguf, weights.npz or pytorch_model.bin"
                 .to_string()
         } else if self.length == 0 {

@@ -184,3 +184,41 @@ fn an_order_that_points_outside_is_refused_when_it_is_read() {
     let error = source.read_rows(entry, entry.columns(), 0, entry.rows(), &mut slices).unwrap_err().to_string();
     assert!(error.contains(case.tensor) && error.contains("column 10 into group 9, expected 0 to 1"), "{error}");
 }
+
+/// What older programs said in a file of its own is what newer ones say in config.json, and it goes when nothing is packed.
+#[test]
+fn older_descriptions_are_read() {
+    let golden =
+        |kind: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../windlass/tests/golden/libraries").join(kind);
+    for (kind, file, scheme) in [
+        ("gptq4-sym-g32", "quantize_config.json", "gptq4-g32"),
+        ("awq4-g32", "quant_config.json", "awq4-g32"),
+        ("modelopt-nvfp4", "hf_quant_config.json", "nvfp4-modelopt"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy(golden(kind).join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+        let text = std::fs::read(golden(kind).join("config.json")).unwrap();
+        let mut config: Json = serde_json::from_slice(&text).unwrap();
+        let mut said = config.as_object_mut().unwrap().remove("quantization_config").unwrap();
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let open = || windlass_formats::open(folder.path(), &Limits::default());
+        let packed = |source: &windlass_formats::Source| {
+            source.tensors().iter().filter(|entry| entry.element().name() == scheme).count()
+        };
+        said.as_object_mut().unwrap().remove("quant_method");
+        if kind.starts_with("awq") {
+            said = json!({"zero_point": true, "q_group_size": 32, "w_bit": 4, "version": "GEMM"});
+        }
+        if kind.starts_with("modelopt") {
+            said = json!({"producer": {"name": "modelopt"}, "quantization": said});
+        }
+        std::fs::write(folder.path().join(file), said.to_string()).unwrap();
+        assert_eq!(packed(&open().unwrap()), 14, "{kind}");
+        std::fs::write(folder.path().join(file), said.to_string().replace('4', "3").replace("32", "64")).unwrap();
+        assert!(open().is_err(), "{kind}: what is said does not matter");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("qmodel.pt"), "").unwrap();
+    let error = windlass_formats::open(folder.path(), &Limits::default()).unwrap_err().to_string();
+    assert!(error.contains("save_to_safetensors"), "{error}");
+}

@@ -24,6 +24,10 @@ impl Library for Awq {
         &[Family::Awq]
     }
 
+    fn own_files(&self) -> &'static [&'static str] {
+        &["quant_config.json"]
+    }
+
     fn join(&self, checkpoint: &Checkpoint) -> Result<Vec<Joined>, Problem> {
         let config = checkpoint.quantization().unwrap_or(&Json::Null);
         let said = Said::of(config, &["bits", "w_bit"], &["group_size", "q_group_size"], false);
@@ -35,7 +39,9 @@ impl Library for Awq {
 
 fn join(checkpoint: &Checkpoint, module: Module, said: &Said, version: &str) -> Result<Joined, Problem> {
     let refuse = |message: String| Problem::new("unsupported-scheme", message).tensor(&module.weight);
-    let arrangement = arrangement(version).map_err(refuse)?;
+    let arrangement = arrangement(version).map_err(|message| {
+        refuse(message).help("save it again with AutoAWQ as GEMM: the other versions are layouts of single kernels")
+    })?;
     let ([columns, words], [_, rows]) = (two(module.qweight, &module.weight)?, two(module.scales, &module.weight)?);
     let bits = said.bits.unwrap_or(4) as usize;
     if bits == 4 && words.checked_mul(WORD) != Some(rows) {

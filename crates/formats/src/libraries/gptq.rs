@@ -21,6 +21,10 @@ impl Library for Gptq {
         &[Family::Gptq]
     }
 
+    fn own_files(&self) -> &'static [&'static str] {
+        &["quantize_config.json"]
+    }
+
     fn join(&self, checkpoint: &Checkpoint) -> Result<Vec<Joined>, Problem> {
         let config = checkpoint.quantization().unwrap_or(&Json::Null);
         let version = version(config)?;

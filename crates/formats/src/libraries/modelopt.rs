@@ -30,6 +30,10 @@ impl Library for ModelOpt {
         }
     }
 
+    fn own_files(&self) -> &'static [&'static str] {
+        &["hf_quant_config.json"]
+    }
+
     fn join(&self, checkpoint: &Checkpoint) -> Result<Vec<Joined>, Problem> {
         let config = checkpoint.quantization().unwrap_or(&Json::Null);
         let kind = config.get("quant_algo").and_then(Json::as_str);

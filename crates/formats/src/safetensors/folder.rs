@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::Value as Json;
 use windlass_tensor::{Limits, Metadata};
 
 use super::header::{self, Header};
@@ -140,17 +141,42 @@ pub fn part_names(
     }
 }
 
-/// The config.json of a folder; `Null` where there is none, and for a file.
-pub fn read_config(path: &Path, limits: &Limits) -> Result<serde_json::Value, Error> {
-    let path = path.join("config.json");
-    if !path.is_file() {
-        return Ok(serde_json::Value::Null);
+/// The config.json of a folder; `Null` where there is none, and for a file. What older programs say of quantization in a file of its
+/// own is put where newer ones have it.
+pub fn read_config(path: &Path, limits: &Limits) -> Result<Json, Error> {
+    let mut config = read_json(&path.join("config.json"), limits)?;
+    if let Some(all) = config.as_object_mut().filter(|all| !all.contains_key("quantization_config")) {
+        for (file, method, inner) in OLDER {
+            let said = read_json(&path.join(file), limits)?;
+            let said = if inner.is_empty() { Some(&said) } else { said.get(inner) };
+            if let Some(Json::Object(said)) = said {
+                let mut said = said.clone();
+                said.entry("quant_method").or_insert_with(|| method.into());
+                all.insert("quantization_config".into(), said.into());
+                break;
+            }
+        }
     }
-    let text = crate::files::read_small(&path, limits.side_file_bytes)?;
-    let refuse = |message: String| Error::refused(&path, Problem::new("bad-json", message));
+    Ok(config)
+}
+
+/// Files in which libraries said what config.json says today, the library's name there, and the member that says it.
+const OLDER: [(&str, &str, &str); 3] = [
+    ("quantize_config.json", "gptq", ""),
+    ("quant_config.json", "awq", ""),
+    ("hf_quant_config.json", "modelopt", "quantization"),
+];
+
+/// A file that may be missing.
+fn read_json(path: &Path, limits: &Limits) -> Result<Json, Error> {
+    if !path.is_file() {
+        return Ok(Json::Null);
+    }
+    let text = crate::files::read_small(path, limits.side_file_bytes)?;
+    let refuse = |message: String| Error::refused(path, Problem::new("bad-json", message));
     crate::json::check_depth(&text, limits.nesting).map_err(refuse)?;
     // Python writes `Infinity`, which is not JSON: such a file has nothing to say here that could be read.
-    Ok(serde_json::from_slice(&text).unwrap_or(serde_json::Value::Null))
+    Ok(serde_json::from_slice(&text).unwrap_or(Json::Null))
 }
 
 /// Reads and checks the index of a folder.
