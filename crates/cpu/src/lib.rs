@@ -3,6 +3,7 @@
 //! Every kernel is written once, against the vectors of [`simd`](crate::isa), and compiled for each instruction set.
 
 mod error;
+mod gemm;
 pub mod isa;
 pub mod linear;
 mod math;

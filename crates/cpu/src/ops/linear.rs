@@ -38,7 +38,7 @@ fn run(args: &mut Args) -> Result<(), Error> {
 }
 
 /// A weight without gaps, and its planes cut to what it means.
-fn planes(weight: &Tensor) -> Result<(Tensor, Vec<Storage>), Error> {
+pub(super) fn planes(weight: &Tensor) -> Result<(Tensor, Vec<Storage>), Error> {
     let weight = weight.contiguous()?;
     let planes = match weight.element() {
         Element::Packed(_) => weight.cut_planes()?,

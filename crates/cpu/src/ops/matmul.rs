@@ -1,57 +1,74 @@
-//! Products of two matrices of floats: the second, turned, is a matrix of weights.
+//! Products of matrices of floats.
 
-use windlass_ops::{Args, Error, Inquiry, Kernel, pool};
-use windlass_runtime::scheduler::Session;
-use windlass_tensor::{DType, Element};
+use windlass_ops::elementwise::common_shape;
+use windlass_ops::{Args, Error, Inquiry, Kernel};
+use windlass_tensor::{DType, Tensor};
 
-use super::failed;
-use crate::linear::Linear;
+use crate::gemm::{Left, Matrix, multiply};
 use crate::span::Span;
 
-pub(super) const KERNEL: Kernel = Kernel { op: "matmul", supports, run };
-
-/// Rows and columns of a block that is turned at a time: as many floats as a line of a cache.
-const BLOCK: usize = 16;
+pub(super) const MATMUL: Kernel = Kernel { op: "matmul", supports, run };
+pub(super) const BMM: Kernel = Kernel { op: "bmm", supports, run };
 
 fn supports(q: &Inquiry) -> Result<(), &'static str> {
-    let matrix = |t: &&windlass_tensor::Tensor| t.element().dtype() == Some(DType::F32) && t.shape().rank() == 2;
-    if q.inputs.iter().any(|t| t.shape().values() == 0) {
-        return Err("has no values");
+    let readable = |t: &&Tensor| t.element().dtype() == Some(DType::F32) && t.planes().len() == 1;
+    if !q.inputs.iter().all(readable) {
+        return Err("takes F32");
     }
-    if q.inputs.iter().all(matrix) { Ok(()) } else { Err("takes two matrices of F32") }
+    // Rows whose values lie apart are read where they are; batches must be whole.
+    if q.inputs.iter().any(|t| t.shape().rank() < 2 || t.shape().values() == 0) {
+        return Err("takes matrices that are not empty");
+    }
+    Ok(())
 }
 
 fn run(args: &mut Args) -> Result<(), Error> {
-    let (x, y, op, session) = (args.f32s(0)?, args.f32s(1)?, args.op.name, args.session);
-    let (rows, inside, columns) =
-        (args.inputs[0].shape().rows(), args.inputs[0].shape().columns(), args.inputs[1].shape().columns());
-    let mut turned = pool().try_take(op, size_of_val(&*y)).map_err(|e| failed(op, e))?;
-    turn(&y, columns, bytemuck::cast_slice_mut(&mut turned), session);
-    let planes = [&turned[..]];
-    let linear = Linear::new(&Element::Plain(DType::F32), &planes, columns, inside).map_err(|e| failed(op, e))?;
-    linear.forward(&x, rows, args.output(0)?, session).map_err(|e| failed(op, e))
+    let (x, y) = (Operand::of(args.inputs[0])?, Operand::of(args.inputs[1])?);
+    let outer = common_shape(&[&x.outer, &y.outer]).unwrap_or_default();
+    let ([rows, inner], columns) = (x.matrix, y.matrix[1]);
+    let (session, out) = (args.session, args.output(0)?);
+    for (batch, out) in out.chunks_exact_mut((rows * columns).max(1)).enumerate() {
+        let (left, right) = (x.at(&outer, batch), y.at(&outer, batch));
+        let left = Left::gather(&left, rows, inner, session);
+        multiply(&left, 0..inner, &right, columns, &Span::of(out), false, session);
+    }
+    Ok(())
 }
 
-/// Sets `out` to `[columns][rows]` of `y` `[rows][columns]`.
-fn turn(y: &[f32], columns: usize, out: &mut [f32], session: &Session<'_>) {
-    let rows = y.len() / columns;
-    let out = Span::of(out);
-    session.split(columns, BLOCK, &|range| {
-        // SAFETY: ranges of columns are disjoint.
-        let out = unsafe { out.part(range.start * rows..range.end * rows) };
-        for first in (0..rows).step_by(BLOCK) {
-            let height = BLOCK.min(rows - first);
-            // Lines of far rows share few sets of the cache: each is read, and written, at once.
-            let mut block = [[0.0; BLOCK]; BLOCK];
-            for (i, line) in block.iter_mut().enumerate().take(height) {
-                let at = (first + i) * columns;
-                line[..range.len()].copy_from_slice(&y[at + range.start..at + range.end]);
-            }
-            for i in 0..range.len() {
-                let mut line = [0.0; BLOCK];
-                line.iter_mut().zip(&block).for_each(|(to, row)| *to = row[i]);
-                out[i * rows + first..][..height].copy_from_slice(&line[..height]);
+/// A stack of matrices.
+struct Operand {
+    tensor: Tensor,
+    outer: Vec<usize>,
+    matrix: [usize; 2],
+    strides: [usize; 2],
+}
+
+impl Operand {
+    fn of(tensor: &Tensor) -> Result<Self, Error> {
+        // A single matrix is read as it lies; of a stack that has gaps a copy is made.
+        let tensor = if tensor.shape().rank() == 2 { tensor.clone() } else { tensor.contiguous()? };
+        let shape = tensor.shape().to_vec();
+        let (outer, matrix) = shape.split_at(shape.len() - 2);
+        let strides = tensor.layout().strides();
+        let strides = [strides[shape.len() - 2], strides[shape.len() - 1]];
+        let (outer, matrix) = (outer.to_vec(), [matrix[0], matrix[1]]);
+        Ok(Self { outer, matrix, strides, tensor })
+    }
+
+    /// The matrix for place `batch` of the common stack.
+    fn at(&self, outer: &[usize], batch: usize) -> Matrix<'_> {
+        let (mut rest, mut index, mut size) = (batch, 0, 1);
+        for (i, dim) in outer.iter().enumerate().rev() {
+            let (at, own) = (rest % dim, (i + self.outer.len()).checked_sub(outer.len()).map(|i| self.outer[i]));
+            rest /= dim;
+            if let Some(own) = own {
+                index += if own == 1 { 0 } else { at } * size;
+                size *= own;
             }
         }
-    });
+        let bytes = self.tensor.planes()[0].bytes().unwrap_or_default();
+        let values: &[f32] = bytemuck::cast_slice(&bytes[self.tensor.layout().offset() * 4..]);
+        let first = index * self.matrix[0] * self.matrix[1];
+        Matrix { values: &values[first..], row: self.strides[0], column: self.strides[1] }
+    }
 }

@@ -7,17 +7,22 @@ mod cache;
 mod elementwise;
 mod embedding;
 mod gated;
+mod length;
 mod linear;
+mod linear_transposed;
+mod loss;
 mod matmul;
 mod norm;
+mod norm_backward;
 mod rope;
+mod sequences;
 mod softmax;
+mod steps;
 
 /// Registers the provider. Calling it again changes nothing.
 pub fn register() {
     let mut kernels = vec![
         linear::KERNEL,
-        matmul::KERNEL,
         norm::RMS_NORM,
         norm::LAYER_NORM,
         rope::KERNEL,
@@ -25,6 +30,16 @@ pub fn register() {
         attention::KERNEL,
         cache::KERNEL,
         embedding::KERNEL,
+        linear_transposed::KERNEL,
+        matmul::MATMUL,
+        matmul::BMM,
+        norm_backward::KERNEL,
+        sequences::FORWARD,
+        sequences::BACKWARD,
+        loss::FORWARD,
+        loss::BACKWARD,
+        steps::ADAM,
+        length::KERNEL,
     ];
     kernels.extend(gated::KERNELS);
     let known: Vec<&str> = kernels.iter().map(|kernel| kernel.op).collect();

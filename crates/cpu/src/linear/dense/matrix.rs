@@ -139,22 +139,22 @@ impl<T: Floats> Kernel<'_, T> {
 
 /// Where one product of a tile and a panel finds everything.
 #[derive(Clone, Copy)]
-struct Arguments {
+pub(crate) struct Arguments {
     /// Columns.
-    count: usize,
-    weights: *const f32,
-    values: *const f32,
-    results: *mut f32,
+    pub(crate) count: usize,
+    pub(crate) weights: *const f32,
+    pub(crate) values: *const f32,
+    pub(crate) results: *mut f32,
     /// From one row of results to the next.
-    stride: usize,
+    pub(crate) stride: usize,
     /// Whether results are set, not added to.
-    new: bool,
+    pub(crate) new: bool,
 }
 
 /// # Safety
 /// The arguments fit a tile of `height` rows, at most 12.
 #[inline(always)]
-unsafe fn multiply<S: Simd>(height: usize, arguments: Arguments) {
+pub(crate) unsafe fn multiply<S: Simd>(height: usize, arguments: Arguments) {
     // SAFETY: the caller's promise.
     unsafe {
         match height {

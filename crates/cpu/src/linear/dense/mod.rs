@@ -14,7 +14,7 @@ use crate::Error;
 use crate::isa::dispatch;
 use crate::simd::Simd;
 
-mod matrix;
+pub(crate) mod matrix;
 mod vector;
 
 thread_local! {

@@ -1,0 +1,109 @@
+//! Products with weights as they stand: what flows back through linear maps. Packed weights are decoded some rows at a
+//! time, to memory that stays in the cache.
+
+use std::sync::Mutex;
+
+use windlass_ops::{Args, Error, Inquiry, Kernel};
+use windlass_quant::{Packing, float};
+use windlass_tensor::{DType, Element, PackedLayout, Tensor};
+
+use super::failed;
+use super::linear::planes;
+use crate::gemm::{Left, Matrix, multiply};
+use crate::span::Span;
+
+pub(super) const KERNEL: Kernel = Kernel { op: "linear_transposed", supports, run };
+
+/// Values that are decoded at once.
+const BLOCK: usize = 1 << 20;
+
+fn supports(q: &Inquiry) -> Result<(), &'static str> {
+    let floats = |t: &Tensor| t.element().dtype() == Some(DType::F32);
+    let weight = q.inputs[1].element();
+    let served = matches!(weight, Element::Plain(DType::F32 | DType::F16 | DType::BF16) | Element::Packed(_));
+    let rest = floats(q.inputs[0]) && q.inputs.get(2).is_none_or(|plus| floats(plus));
+    if served && rest && q.inputs[1].shape().values() > 0 {
+        Ok(())
+    } else {
+        Err("takes F32 and weights of floats or packed")
+    }
+}
+
+fn run(args: &mut Args) -> Result<(), Error> {
+    let (op, session) = (args.op.name, args.session);
+    let x = args.f32s(0)?;
+    let plus = if args.inputs.len() > 2 { Some(args.f32s(2)?) } else { None };
+    let (weight, planes) = planes(args.inputs[1])?;
+    let (inside, columns) = (weight.shape().rows(), weight.shape().columns());
+    let bytes: Option<Vec<&[u8]>> = planes.iter().map(|plane| plane.bytes()).collect();
+    let bytes = bytes.ok_or_else(|| failed(op, "weights are not in host memory"))?;
+    let rows = x.len() / inside;
+    let left = Left::gather(&Matrix::of_rows(&x, inside), rows, inside, session);
+    let out = args.output(0)?;
+    if let Some(plus) = &plus {
+        out.copy_from_slice(plus);
+    }
+    let y = Span::of(out);
+    if let (Element::Plain(DType::F32), Ok(values)) = (weight.element(), bytemuck::try_cast_slice::<u8, f32>(bytes[0]))
+    {
+        multiply(&left, 0..inside, &Matrix::of_rows(values, columns), columns, &y, plus.is_some(), session);
+        return Ok(());
+    }
+    let together = match weight.element() {
+        Element::Packed(layout) => packing(layout.as_ref(), op)?.scheme.row_granularity(columns).max(1),
+        Element::Plain(_) => 1,
+    };
+    let block = (BLOCK / columns).max(1).next_multiple_of(together).min(inside.next_multiple_of(together));
+    let mut values = vec![0.0f32; block * columns];
+    for start in (0..inside).step_by(block) {
+        let count = block.min(inside - start);
+        let failure = Mutex::new(None);
+        let target = Span::of(&mut values);
+        session.balance(count.div_ceil(together), (16usize).div_ceil(together), &|parts| {
+            let rows = parts.start * together..(parts.end * together).min(count);
+            // SAFETY: ranges of rows are disjoint.
+            let target = unsafe { target.part(rows.start * columns..rows.end * columns) };
+            if let Err(error) = decode(weight.element(), &bytes, columns, start + rows.start, rows.len(), target) {
+                *failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
+            }
+        });
+        if let Some(message) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
+            return Err(failed(op, message));
+        }
+        let right = Matrix::of_rows(&values[..count * columns], columns);
+        multiply(&left, start..start + count, &right, columns, &y, plus.is_some() || start > 0, session);
+    }
+    Ok(())
+}
+
+fn packing<'a>(layout: &'a dyn PackedLayout, op: &'static str) -> Result<&'a Packing, Error> {
+    layout.as_any().downcast_ref::<Packing>().ok_or_else(|| failed(op, "the weights' scheme cannot be decoded"))
+}
+
+/// Decodes `rows` rows from `first` on.
+fn decode<'p>(
+    element: &Element,
+    planes: &[&'p [u8]],
+    columns: usize,
+    first: usize,
+    rows: usize,
+    values: &mut [f32],
+) -> Result<(), String> {
+    match element {
+        Element::Plain(dtype) => {
+            let (start, length) = (first * columns * dtype.size(), rows * columns * dtype.size());
+            let bytes = planes.first().and_then(|plane| plane.get(start..start + length));
+            float::to_f32(*dtype, bytes.ok_or("the weights are too short")?, values).map_err(|e| e.to_string())
+        }
+        Element::Packed(layout) => {
+            let packing = layout.as_any().downcast_ref::<Packing>().ok_or("the scheme cannot be decoded")?;
+            let ranges = packing.plane_ranges(columns, first, rows)?;
+            let cut = |(plane, (start, length)): (&&'p [u8], &(u64, u64))| -> Option<&'p [u8]> {
+                plane.get(*start as usize..(*start + *length) as usize)
+            };
+            let parts: Option<Vec<&[u8]>> = planes.iter().zip(&ranges).map(cut).collect();
+            let parts = parts.ok_or("a plane is too short")?;
+            packing.scheme.decode(&parts, columns, packing.float, values).map_err(|e| e.to_string())
+        }
+    }
+}
