@@ -18,7 +18,71 @@ const CHUNK: usize = 512;
 const PANEL: usize = 32;
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// Room that calls leave for the next ones: new memory costs more than what is done in it.
+    static SPARE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Floats that are kept for the next call when they are dropped. What they hold at first is not known.
+pub(crate) struct Room(Vec<f32>);
+
+impl Room {
+    /// Room for so many floats.
+    pub(crate) fn new(count: usize) -> Self {
+        let spare = SPARE.try_with(|all| {
+            let mut all = all.borrow_mut();
+            // The smallest that is large enough, or the largest.
+            let fits = |at: &usize| (all[*at].capacity() < count, all[*at].capacity());
+            let best = (0..all.len()).min_by_key(fits);
+            best.map(|at| all.swap_remove(at))
+        });
+        let mut values = spare.ok().flatten().unwrap_or_default();
+        values.truncate(count);
+        values.resize(count, 0.0);
+        Room(values)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        const MOST: usize = 8;
+        let values = std::mem::take(&mut self.0);
+        // A thread that ends has no spare room any more.
+        let _ = SPARE.try_with(|all| {
+            let mut all = all.borrow_mut();
+            if all.len() < MOST {
+                all.push(values);
+            }
+        });
+    }
+}
+
+impl std::ops::Deref for Room {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Room {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.0
+    }
+}
+
+/// Columns of a panel on a level: two vectors.
+pub(crate) fn panel_width(level: Level) -> usize {
+    match level {
+        Level::Portable => 8,
+        Level::Avx2 => 16,
+        Level::Avx512 | Level::Avx512Vnni => 32,
+    }
+}
+
+/// The right matrix: somewhere, or in panels already: `[panel][row][column of the panel]`, with this many rows.
+pub(crate) enum Right<'a> {
+    Matrix(Matrix<'a>),
+    Panels { values: &'a [f32], rows: usize },
 }
 
 /// A matrix of floats: value `(i, j)` is `values[i * row + j * column]`.
@@ -44,7 +108,7 @@ impl<'a> Matrix<'a> {
 /// The left matrix in tiles of rows: `[tile][inner][row of the tile]`.
 pub(crate) struct Left {
     level: Level,
-    values: Vec<f32>,
+    values: Room,
     height: usize,
     rows: usize,
     inner: usize,
@@ -62,26 +126,47 @@ impl Left {
         // Tiles of like height: 13 rows are 7 and 6, not 12 and 1.
         let height = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);
         let tiles = rows.div_ceil(height);
-        let mut values = vec![0.0; tiles * inner * height];
+        let mut values = Room::new(tiles * inner * height);
         let target = Span::of(&mut values);
         session.split(tiles, (1 << 14) / (inner * height).max(1) + 1, &|range| {
             for tile in range {
                 // SAFETY: tiles are disjoint.
                 let target = unsafe { target.part(tile * inner * height..(tile + 1) * inner * height) };
                 let first = tile * height;
-                for m in 0..height.min(rows - first) {
-                    let from = (first + m) * matrix.row;
-                    if matrix.column == 1 {
-                        let row = &matrix.values[from..from + inner];
-                        target[m..].iter_mut().step_by(height).zip(row).for_each(|(to, v)| *to = *v);
-                    } else {
-                        let column = matrix.values[from..].iter().step_by(matrix.column);
-                        target[m..].iter_mut().step_by(height).zip(column).take(inner).for_each(|(to, v)| *to = *v);
-                    }
-                }
+                let count = height.min(rows - first);
+                gather_tile(matrix, first, count, height, target);
             }
         });
         Left { level, values, height, rows, inner }
+    }
+}
+
+/// Fills a tile: `[inner][height]`, of `count` rows from `first` on; zeros for the rest.
+fn gather_tile(matrix: &Matrix, first: usize, count: usize, height: usize, target: &mut [f32]) {
+    let at = |m: usize| first * matrix.row + m * matrix.row;
+    if matrix.row == 1 {
+        for (k, to) in target.chunks_exact_mut(height).enumerate() {
+            let from = first + k * matrix.column;
+            to[..count].copy_from_slice(&matrix.values[from..from + count]);
+            to[count..].fill(0.0);
+        }
+        return;
+    }
+    // Some columns at a time, so that what is written stays near.
+    const COLUMNS: usize = 64;
+    for (part, to) in target.chunks_mut(COLUMNS * height).enumerate() {
+        let start = part * COLUMNS;
+        for m in 0..height {
+            let to = to[m..].iter_mut().step_by(height);
+            if m >= count {
+                to.for_each(|to| *to = 0.0);
+            } else if matrix.column == 1 {
+                to.zip(&matrix.values[at(m) + start..]).for_each(|(to, v)| *to = *v);
+            } else {
+                let row = matrix.values[at(m) + start * matrix.column..].iter().step_by(matrix.column);
+                to.zip(row).for_each(|(to, v)| *to = *v);
+            }
+        }
     }
 }
 
@@ -90,26 +175,24 @@ impl Left {
 pub(crate) fn multiply(
     left: &Left,
     inner: Range<usize>,
-    right: &Matrix,
+    right: &Right,
     columns: usize,
     y: &Span<f32>,
     add: bool,
     session: &Session<'_>,
 ) {
     session.balance(columns, PANEL, &|range| {
-        let mut panel = SCRATCH.take();
-        panel.resize(CHUNK * PANEL, 0.0);
+        let mut panel = Room::new(CHUNK * PANEL);
         let work = Panels { left, inner: inner.clone(), right, columns, range, y, add, panel: &mut panel };
         // SAFETY: the level is this machine's; ranges of columns are disjoint, and all sizes are those of the matrices.
         unsafe { dispatch(left.level, work) }
-        SCRATCH.set(panel);
     });
 }
 
 struct Panels<'a> {
     left: &'a Left,
     inner: Range<usize>,
-    right: &'a Matrix<'a>,
+    right: &'a Right<'a>,
     columns: usize,
     /// Columns of the result that this thread computes.
     range: Range<usize>,
@@ -126,10 +209,17 @@ impl isa::Kernel for Panels<'_> {
             let columns = width.min(self.range.end - first);
             for start in (0..self.inner.len()).step_by(CHUNK) {
                 let count = CHUNK.min(self.inner.len() - start);
-                gather(self.right, start, count, first, columns, width, self.panel);
+                let panel = match self.right {
+                    Right::Panels { values, rows } => values[(first / width * rows + start) * width..].as_ptr(),
+                    Right::Matrix(matrix) => {
+                        // SAFETY: the processor has the instructions.
+                        unsafe { gather::<S>(matrix, start, count, first, columns, self.panel) };
+                        self.panel.as_ptr()
+                    }
+                };
                 for tile in 0..self.left.rows.div_ceil(self.left.height) {
                     // SAFETY: the tile and the columns exist; the panel holds them.
-                    unsafe { self.tile::<S>(tile, start, count, first, columns) }
+                    unsafe { self.tile::<S>(tile, start, count, first, columns, panel) }
                 }
             }
         }
@@ -140,7 +230,15 @@ impl Panels<'_> {
     /// # Safety
     /// The tile exists, and the panel holds `count` rows of `columns` columns.
     #[inline(always)]
-    unsafe fn tile<S: Simd>(&self, tile: usize, start: usize, count: usize, first: usize, columns: usize) {
+    unsafe fn tile<S: Simd>(
+        &self,
+        tile: usize,
+        start: usize,
+        count: usize,
+        first: usize,
+        columns: usize,
+        panel: *const f32,
+    ) {
         let left = self.left;
         let rows = left.height.min(left.rows - tile * left.height);
         let new = !self.add && start == 0;
@@ -157,7 +255,7 @@ impl Panels<'_> {
             let at = (tile * left.inner + self.inner.start + start) * left.height;
             let arguments = TileArguments {
                 count,
-                weights: self.panel.as_ptr(),
+                weights: panel,
                 values: left.values.as_ptr().add(at),
                 results: if whole { direct } else { local.as_mut_ptr().cast() },
                 stride: if whole { self.columns } else { PANEL },
@@ -173,24 +271,39 @@ impl Panels<'_> {
     }
 }
 
-/// Fills the panel: `count` rows from `start` on, of `columns` columns from `first` on; zeros up to `width`.
+/// Fills the panel: `count` rows from `start` on, of `columns` columns from `first` on; zeros up to its width.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
 #[inline(always)]
-fn gather(right: &Matrix, start: usize, count: usize, first: usize, columns: usize, width: usize, panel: &mut [f32]) {
-    if right.column == 1 {
-        for (k, to) in panel.chunks_exact_mut(width).take(count).enumerate() {
-            let at = (start + k) * right.row + first;
-            to[..columns].copy_from_slice(&right.values[at..at + columns]);
-            to[columns..].fill(0.0);
+unsafe fn gather<S: Simd>(right: &Matrix, start: usize, count: usize, first: usize, columns: usize, panel: &mut [f32]) {
+    let width = 2 * S::ROWS;
+    let panel = &mut panel[..count * width];
+    if right.column == 1 && columns == width {
+        let last = (start + count - 1) * right.row + first + width;
+        let values = &right.values[start * right.row + first..last];
+        for k in 0..count {
+            // SAFETY: the last row ends with `values`, and the panel has room for `count` rows.
+            unsafe {
+                let (from, to) = (values.as_ptr().add(k * right.row), panel.as_mut_ptr().add(k * width));
+                S::prefetch(from.wrapping_add(8 * right.row).cast());
+                S::store_float(to, S::load_float(from));
+                S::store_float(to.add(S::ROWS), S::load_float(from.add(S::ROWS)));
+            }
         }
         return;
     }
     for c in 0..width {
-        let to = panel[c..].iter_mut().step_by(width).take(count);
+        let to = panel[c..].iter_mut().step_by(width);
         if c >= columns {
             to.for_each(|to| *to = 0.0);
             continue;
         }
         let column = &right.values[(first + c) * right.column + start * right.row..];
-        to.zip(column.iter().step_by(right.row.max(1))).for_each(|(to, v)| *to = *v);
+        if right.row == 1 {
+            to.zip(column).for_each(|(to, v)| *to = *v);
+        } else {
+            to.zip(column.iter().step_by(right.row.max(1))).for_each(|(to, v)| *to = *v);
+        }
     }
 }

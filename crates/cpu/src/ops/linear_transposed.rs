@@ -9,13 +9,14 @@ use windlass_tensor::{DType, Element, PackedLayout, Tensor};
 
 use super::failed;
 use super::linear::planes;
-use crate::gemm::{Left, Matrix, multiply};
+use crate::gemm::{Left, Matrix, Right, Room, multiply, panel_width};
+use crate::isa::level;
 use crate::span::Span;
 
 pub(super) const KERNEL: Kernel = Kernel { op: "linear_transposed", supports, run };
 
 /// Values that are decoded at once.
-const BLOCK: usize = 1 << 20;
+const BLOCK: usize = 1 << 19;
 
 fn supports(q: &Inquiry) -> Result<(), &'static str> {
     let floats = |t: &Tensor| t.element().dtype() == Some(DType::F32);
@@ -46,31 +47,43 @@ fn run(args: &mut Args) -> Result<(), Error> {
     let y = Span::of(out);
     if let (Element::Plain(DType::F32), Ok(values)) = (weight.element(), bytemuck::try_cast_slice::<u8, f32>(bytes[0]))
     {
-        multiply(&left, 0..inside, &Matrix::of_rows(values, columns), columns, &y, plus.is_some(), session);
+        let right = Right::Matrix(Matrix::of_rows(values, columns));
+        multiply(&left, 0..inside, &right, columns, &y, plus.is_some(), session);
         return Ok(());
     }
     let together = match weight.element() {
         Element::Packed(layout) => packing(layout.as_ref(), op)?.scheme.row_granularity(columns).max(1),
         Element::Plain(_) => 1,
     };
+    let (width, padded) = (panel_width(level()), columns.next_multiple_of(panel_width(level())));
     let block = (BLOCK / columns).max(1).next_multiple_of(together).min(inside.next_multiple_of(together));
-    let mut values = vec![0.0f32; block * columns];
+    let mut panels = Room::new(block * padded);
     for start in (0..inside).step_by(block) {
         let count = block.min(inside - start);
         let failure = Mutex::new(None);
-        let target = Span::of(&mut values);
+        let target = Span::of(&mut panels);
         session.balance(count.div_ceil(together), (16usize).div_ceil(together), &|parts| {
             let rows = parts.start * together..(parts.end * together).min(count);
-            // SAFETY: ranges of rows are disjoint.
-            let target = unsafe { target.part(rows.start * columns..rows.end * columns) };
-            if let Err(error) = decode(weight.element(), &bytes, columns, start + rows.start, rows.len(), target) {
+            let mut values = Room::new(rows.len() * columns);
+            if let Err(error) = decode(weight.element(), &bytes, columns, start + rows.start, rows.len(), &mut values) {
                 *failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
+                return;
+            }
+            for (panel, first) in (0..columns).step_by(width).enumerate() {
+                // SAFETY: each row of each panel is written by one thread.
+                let panel =
+                    unsafe { target.part((panel * count + rows.start) * width..(panel * count + rows.end) * width) };
+                let some = width.min(columns - first);
+                for (to, row) in panel.chunks_exact_mut(width).zip(values.chunks_exact(columns)) {
+                    to[..some].copy_from_slice(&row[first..first + some]);
+                    to[some..].fill(0.0);
+                }
             }
         });
         if let Some(message) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
             return Err(failed(op, message));
         }
-        let right = Matrix::of_rows(&values[..count * columns], columns);
+        let right = Right::Panels { values: &panels, rows: count };
         multiply(&left, start..start + count, &right, columns, &y, plus.is_some() || start > 0, session);
     }
     Ok(())

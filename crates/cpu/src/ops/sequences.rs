@@ -7,7 +7,7 @@ use windlass_ops::{Args, Error, Inquiry, Kernel};
 use windlass_runtime::scheduler::Session;
 use windlass_tensor::DType;
 
-use crate::gemm::{Left, Matrix, multiply};
+use crate::gemm::{Left, Matrix, Right, Room, multiply};
 use crate::isa::{self, Level, dispatch, level};
 use crate::math;
 use crate::simd::Simd;
@@ -74,8 +74,10 @@ fn backward(args: &mut Args) -> Result<(), Error> {
     session.balance(sequences.len() * how.kv_heads, 1, &|range| {
         for task in range {
             let (sequence, kv) = (&sequences[task / how.kv_heads], task % how.kv_heads);
-            let mut of_keys = vec![0.0f32; sequence.len() * dim];
-            let mut of_values = vec![0.0f32; sequence.len() * dim];
+            let mut of_keys = Room::new(sequence.len() * dim);
+            let mut of_values = Room::new(sequence.len() * dim);
+            of_keys.fill(0.0);
+            of_values.fill(0.0);
             for head in kv * group..(kv + 1) * group {
                 for start in sequence.clone().step_by(QUERIES) {
                     let rows = start..(start + QUERIES).min(sequence.end);
@@ -163,28 +165,28 @@ impl<'a, 's> Part<'a, 's> {
     }
 
     /// Queries times keys.
-    fn scores(&self, q: &[f32], k: &[f32]) -> Vec<f32> {
+    fn scores(&self, q: &[f32], k: &[f32]) -> Room {
         self.product(q, self.how.heads, self.head, k, self.how.kv_heads, self.kv)
     }
 
     /// The part's rows of `x` times what is seen of `y`.
-    fn product(&self, x: &[f32], heads: usize, head: usize, y: &[f32], kv_heads: usize, kv: usize) -> Vec<f32> {
-        let mut result = vec![0.0; self.rows.len() * self.seen.len()];
+    fn product(&self, x: &[f32], heads: usize, head: usize, y: &[f32], kv_heads: usize, kv: usize) -> Room {
+        let mut result = Room::new(self.rows.len() * self.seen.len());
         let rows = self.matrix(x, heads, head, self.rows.start);
         let left = Left::gather(&rows, self.rows.len(), self.how.dim, self.session);
         let right = self.matrix(y, kv_heads, kv, self.seen.start).turned();
         let into = Span::of(&mut result);
-        multiply(&left, 0..self.how.dim, &right, self.seen.len(), &into, false, self.session);
+        multiply(&left, 0..self.how.dim, &Right::Matrix(right), self.seen.len(), &into, false, self.session);
         result
     }
 
     /// Weights `[rows][seen]` times what is seen of `y`.
-    fn times(&self, weights: &[f32], y: &[f32], heads: usize, head: usize) -> Vec<f32> {
+    fn times(&self, weights: &[f32], y: &[f32], heads: usize, head: usize) -> Room {
         let (rows, seen, dim) = (self.rows.len(), self.seen.len(), self.how.dim);
-        let mut result = vec![0.0; rows * dim];
+        let mut result = Room::new(rows * dim);
         let left = Left::gather(&Matrix::of_rows(weights, seen), rows, seen, self.session);
         let right = self.matrix(y, heads, head, self.seen.start);
-        multiply(&left, 0..seen, &right, dim, &Span::of(&mut result), false, self.session);
+        multiply(&left, 0..seen, &Right::Matrix(right), dim, &Span::of(&mut result), false, self.session);
         result
     }
 
@@ -193,7 +195,7 @@ impl<'a, 's> Part<'a, 's> {
         let (rows, seen, dim) = (self.rows.len(), self.seen.len(), self.how.dim);
         let left = Left::gather(&Matrix::of_rows(weights, seen).turned(), seen, rows, self.session);
         let right = self.matrix(y, self.how.heads, head, self.rows.start);
-        multiply(&left, 0..rows, &right, dim, &Span::of(sums), true, self.session);
+        multiply(&left, 0..rows, &Right::Matrix(right), dim, &Span::of(sums), true, self.session);
     }
 
     /// Makes weights of products, zeros where nothing is seen, and gives the logarithm of the sum of exponentials. With
