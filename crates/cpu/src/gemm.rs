@@ -23,7 +23,10 @@ thread_local! {
 }
 
 /// Floats that are kept for the next call when they are dropped. What they hold at first is not known.
-pub(crate) struct Room(Vec<f32>);
+pub(crate) struct Room {
+    values: Vec<f32>,
+    count: usize,
+}
 
 impl Room {
     /// Room for so many floats.
@@ -31,21 +34,22 @@ impl Room {
         let spare = SPARE.try_with(|all| {
             let mut all = all.borrow_mut();
             // The smallest that is large enough, or the largest.
-            let fits = |at: &usize| (all[*at].capacity() < count, all[*at].capacity());
+            let fits = |at: &usize| (all[*at].len() < count, all[*at].len());
             let best = (0..all.len()).min_by_key(fits);
             best.map(|at| all.swap_remove(at))
         });
         let mut values = spare.ok().flatten().unwrap_or_default();
-        values.truncate(count);
-        values.resize(count, 0.0);
-        Room(values)
+        if values.len() < count {
+            values.resize(count, 0.0);
+        }
+        Room { values, count }
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
         const MOST: usize = 8;
-        let values = std::mem::take(&mut self.0);
+        let values = std::mem::take(&mut self.values);
         // A thread that ends has no spare room any more.
         let _ = SPARE.try_with(|all| {
             let mut all = all.borrow_mut();
@@ -60,13 +64,13 @@ impl std::ops::Deref for Room {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.0
+        &self.values[..self.count]
     }
 }
 
 impl std::ops::DerefMut for Room {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.0
+        &mut self.values[..self.count]
     }
 }
 
@@ -147,8 +151,10 @@ fn gather_tile(matrix: &Matrix, first: usize, count: usize, height: usize, targe
     if matrix.row == 1 {
         for (k, to) in target.chunks_exact_mut(height).enumerate() {
             let from = first + k * matrix.column;
-            to[..count].copy_from_slice(&matrix.values[from..from + count]);
-            to[count..].fill(0.0);
+            // A call for a dozen values would cost more than they do.
+            for (m, to) in to.iter_mut().enumerate() {
+                *to = if m < count { matrix.values[from + m] } else { 0.0 };
+            }
         }
         return;
     }

@@ -58,25 +58,24 @@ fn run(args: &mut Args) -> Result<(), Error> {
     let (width, padded) = (panel_width(level()), columns.next_multiple_of(panel_width(level())));
     let block = (BLOCK / columns).max(1).next_multiple_of(together).min(inside.next_multiple_of(together));
     let mut panels = Room::new(block * padded);
+    let near = 2usize.next_multiple_of(together);
     for start in (0..inside).step_by(block) {
         let count = block.min(inside - start);
         let failure = Mutex::new(None);
         let target = Span::of(&mut panels);
         session.balance(count.div_ceil(together), (16usize).div_ceil(together), &|parts| {
             let rows = parts.start * together..(parts.end * together).min(count);
-            let mut values = Room::new(rows.len() * columns);
-            if let Err(error) = decode(weight.element(), &bytes, columns, start + rows.start, rows.len(), &mut values) {
-                *failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
-                return;
-            }
-            for (panel, first) in (0..columns).step_by(width).enumerate() {
-                // SAFETY: each row of each panel is written by one thread.
-                let panel =
-                    unsafe { target.part((panel * count + rows.start) * width..(panel * count + rows.end) * width) };
-                let some = width.min(columns - first);
-                for (to, row) in panel.chunks_exact_mut(width).zip(values.chunks_exact(columns)) {
-                    to[..some].copy_from_slice(&row[first..first + some]);
-                    to[some..].fill(0.0);
+            // Few rows at a time, which stay near until they stand in their panels.
+            for first in rows.clone().step_by(near) {
+                let rows = first..(first + near).min(rows.end);
+                let mut values = Room::new(rows.len() * columns);
+                let decoded = decode(weight.element(), &bytes, columns, start + first, rows.len(), &mut values);
+                if let Err(error) = decoded {
+                    *failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
+                    return;
+                }
+                for (row, values) in rows.zip(values.chunks_exact(columns)) {
+                    spread(values, row, count, width, &target);
                 }
             }
         });
@@ -87,6 +86,27 @@ fn run(args: &mut Args) -> Result<(), Error> {
         multiply(&left, start..start + count, &right, columns, &y, plus.is_some() || start > 0, session);
     }
     Ok(())
+}
+
+/// Puts a row into its place of every panel.
+fn spread(values: &[f32], row: usize, rows: usize, width: usize, panels: &Span<f32>) {
+    let place = |panel: usize| (panel * rows + row) * width..(panel * rows + row + 1) * width;
+    // Copies of a known length are a few instructions.
+    let (whole, _) = values.as_chunks::<32>();
+    let whole = if width == 32 { whole } else { &[] };
+    for (panel, values) in whole.iter().enumerate() {
+        // SAFETY: each row of each panel is written by one thread.
+        let to = unsafe { panels.part(place(panel)) };
+        if let Some(to) = to.first_chunk_mut::<32>() {
+            *to = *values;
+        }
+    }
+    for (panel, values) in values.chunks(width).enumerate().skip(whole.len()) {
+        // SAFETY: as above.
+        let to = unsafe { panels.part(place(panel)) };
+        to[..values.len()].copy_from_slice(values);
+        to[values.len()..].fill(0.0);
+    }
 }
 
 fn packing<'a>(layout: &'a dyn PackedLayout, op: &'static str) -> Result<&'a Packing, Error> {

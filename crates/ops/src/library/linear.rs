@@ -82,7 +82,12 @@ fn backward(b: &Backward) -> Result<Vec<Option<Tensor>>, Error> {
                 let columns = t.shape().columns();
                 Ok(t.contiguous()?.reshape([t.shape().values() / columns.max(1), columns])?)
             };
-            all[i + 1] = Some(matmul(b.cx, &matrix(gradient)?.transpose(0, 1)?, &matrix(b.input(0)?)?)?);
+            let (gradient, x) = (matrix(gradient)?, matrix(b.input(0)?)?);
+            // The wider one stands on the right, where rows are read as they lie.
+            all[i + 1] = Some(match x.shape().columns() < gradient.shape().columns() {
+                true => matmul(b.cx, &x.transpose(0, 1)?, &gradient)?.transpose(0, 1)?,
+                false => matmul(b.cx, &gradient.transpose(0, 1)?, &x)?,
+            });
         }
     }
     Ok(all)
