@@ -14,6 +14,9 @@ use crate::span::Span;
 /// Rows of the right matrix that are gathered at once.
 const CHUNK: usize = 512;
 
+/// Panels that a tile meets while it is in the first cache.
+const TOGETHER: usize = 4;
+
 /// Most columns of a panel: two vectors of the widest level.
 const PANEL: usize = 32;
 
@@ -187,9 +190,11 @@ pub(crate) fn multiply(
     add: bool,
     session: &Session<'_>,
 ) {
-    session.balance(columns, PANEL, &|range| {
-        let mut panel = Room::new(CHUNK * PANEL);
-        let work = Panels { left, inner: inner.clone(), right, columns, range, y, add, panel: &mut panel };
+    let together = (columns / (2 * PANEL * session.threads())).clamp(1, TOGETHER);
+    session.balance(columns, together * PANEL, &|range| {
+        let room = if matches!(right, Right::Matrix(_)) { CHUNK * PANEL * TOGETHER } else { 0 };
+        let mut panels = Room::new(room);
+        let work = Panels { left, inner: inner.clone(), right, columns, range, y, add, panels: &mut panels };
         // SAFETY: the level is this machine's; ranges of columns are disjoint, and all sizes are those of the matrices.
         unsafe { dispatch(left.level, work) }
     });
@@ -204,28 +209,35 @@ struct Panels<'a> {
     range: Range<usize>,
     y: &'a Span<f32>,
     add: bool,
-    panel: &'a mut [f32],
+    panels: &'a mut [f32],
 }
 
 impl isa::Kernel for Panels<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let width = 2 * S::ROWS;
-        for first in self.range.clone().step_by(width) {
-            let columns = width.min(self.range.end - first);
+        for group in self.range.clone().step_by(TOGETHER * PANEL) {
+            let group = group..self.range.end.min(group + TOGETHER * PANEL);
             for start in (0..self.inner.len()).step_by(CHUNK) {
                 let count = CHUNK.min(self.inner.len() - start);
-                let panel = match self.right {
-                    Right::Panels { values, rows } => values[(first / width * rows + start) * width..].as_ptr(),
-                    Right::Matrix(matrix) => {
+                let panels = || group.clone().step_by(width).enumerate();
+                let columns = |first: usize| width.min(group.end - first);
+                if let Right::Matrix(matrix) = self.right {
+                    for (at, first) in panels() {
+                        let room = &mut self.panels[at * CHUNK * width..][..count * width];
                         // SAFETY: the processor has the instructions.
-                        unsafe { gather::<S>(matrix, start, count, first, columns, self.panel) };
-                        self.panel.as_ptr()
+                        unsafe { gather::<S>(matrix, start, count, first, columns(first), room) };
                     }
-                };
+                }
                 for tile in 0..self.left.rows.div_ceil(self.left.height) {
-                    // SAFETY: the tile and the columns exist; the panel holds them.
-                    unsafe { self.tile::<S>(tile, start, count, first, columns, panel) }
+                    for (at, first) in panels() {
+                        let panel = match self.right {
+                            Right::Panels { values, rows } => &values[(first / width * rows + start) * width..],
+                            Right::Matrix(_) => &self.panels[at * CHUNK * width..],
+                        };
+                        // SAFETY: the tile and the columns exist; the panel holds them.
+                        unsafe { self.tile::<S>(tile, start, count, first, columns(first), panel.as_ptr()) }
+                    }
                 }
             }
         }
@@ -284,7 +296,6 @@ impl Panels<'_> {
 #[inline(always)]
 unsafe fn gather<S: Simd>(right: &Matrix, start: usize, count: usize, first: usize, columns: usize, panel: &mut [f32]) {
     let width = 2 * S::ROWS;
-    let panel = &mut panel[..count * width];
     if right.column == 1 && columns == width {
         let last = (start + count - 1) * right.row + first + width;
         let values = &right.values[start * right.row + first..last];
