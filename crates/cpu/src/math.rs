@@ -89,18 +89,35 @@ pub(crate) fn tanh<const FMA: bool>(x: f32) -> f32 {
     if a < 0.625 || x.is_nan() { small } else { large }
 }
 
-/// The error function, to 1e-6 of its value: its series near zero, elsewhere one less the complementary function by the
-/// Chebyshev fit of Numerical Recipes (section 6.2).
+/// The error function, to 1e-6 of its value: its series near zero, elsewhere one less the complementary function.
 #[inline(always)]
 pub(crate) fn erf<const FMA: bool>(x: f32) -> f32 {
-    let a = x.abs();
-    // Near zero: the Taylor series.
+    let large = (1.0 - tail::<FMA>(x.abs())).copysign(x);
+    if x.abs() < 0.5 { series::<FMA>(x) } else { large }
+}
+
+/// One less the error function, to 1e-6 of its value, however small.
+#[inline(always)]
+pub(crate) fn erfc<const FMA: bool>(x: f32) -> f32 {
+    let tail = tail::<FMA>(x.abs());
+    let large = if x < 0.0 { 2.0 - tail } else { tail };
+    if x.abs() < 0.5 { 1.0 - series::<FMA>(x) } else { large }
+}
+
+/// The Taylor series of the error function at zero.
+#[inline(always)]
+fn series<const FMA: bool>(x: f32) -> f32 {
     let z = x * x;
     let p = mul_add::<FMA>(-8.010_1e-4, z, 5.223_98e-3);
     let p = mul_add::<FMA>(p, z, -2.686_617e-2);
     let p = mul_add::<FMA>(p, z, 1.128_379_1e-1);
     let p = mul_add::<FMA>(p, z, -3.761_263_8e-1);
-    let small = x * mul_add::<FMA>(p, z, std::f32::consts::FRAC_2_SQRT_PI);
+    x * mul_add::<FMA>(p, z, std::f32::consts::FRAC_2_SQRT_PI)
+}
+
+/// The complementary function of `a` from 0 up, by the Chebyshev fit of Numerical Recipes (section 6.2).
+#[inline(always)]
+fn tail<const FMA: bool>(a: f32) -> f32 {
     let t = 1.0 / mul_add::<FMA>(0.5, a, 1.0);
     let q = mul_add::<FMA>(1.708_727_7e-1, t, -8.221_522_6e-1);
     let q = mul_add::<FMA>(q, t, 1.488_515_9);
@@ -111,8 +128,12 @@ pub(crate) fn erf<const FMA: bool>(x: f32) -> f32 {
     let q = mul_add::<FMA>(q, t, 3.740_919_6e-1);
     let q = mul_add::<FMA>(q, t, 1.000_023_7);
     let q = mul_add::<FMA>(q, t, -1.265_512_2);
-    let large = (1.0 - t * exp::<FMA>(mul_add::<FMA>(-a, a, q))).copysign(x);
-    if a < 0.5 { small } else { large }
+    // The square in two parts: that of the first twelve bits is exact, so that its exponential keeps its digits.
+    let high = f32::from_bits(a.to_bits() & 0xffff_f000);
+    let rest = (high - a) * (high + a) + q;
+    // Beyond 10 nothing is left, and the products of infinities are not numbers.
+    let value = t * exp::<FMA>(-high * high) * exp::<FMA>(rest);
+    if a > 10.0 { 0.0 } else { value }
 }
 
 #[cfg(test)]
@@ -137,6 +158,8 @@ mod tests {
         assert!(worst(exp_falling::<true>, f64::exp, -87.0, 0.0) < 2e-7);
         assert!(worst(tanh::<true>, f64::tanh, -12.0, 12.1) < 4e-7);
         assert!(worst(erf::<true>, libm::erf, -5.0, 5.1) < 1e-6);
+        assert!(worst(erfc::<true>, libm::erfc, -5.0, 9.1) < 1.5e-6);
+        assert!(worst(erfc::<false>, libm::erfc, -5.0, 9.1) < 1.5e-6);
     }
 
     #[test]
@@ -149,6 +172,8 @@ mod tests {
         assert_eq!(exp_falling::<true>(-88.0), 0.0);
         assert_eq!(exp_falling::<true>(f32::NEG_INFINITY), 0.0);
         assert!(exp_falling::<true>(f32::NAN).is_nan());
+        assert_eq!((erfc::<true>(f32::INFINITY), erfc::<true>(f32::NEG_INFINITY)), (0.0, 2.0));
+        assert!(erfc::<true>(f32::NAN).is_nan() && erf::<true>(f32::NAN).is_nan());
         assert_eq!(tanh::<true>(f32::INFINITY), 1.0);
         assert_eq!(tanh::<true>(f32::NEG_INFINITY), -1.0);
         assert!(tanh::<true>(f32::NAN).is_nan());

@@ -5,17 +5,18 @@ use windlass_cpu::isa::{Level, with_level};
 use windlass_ops::Context;
 use windlass_ops::survey::{Options, Status, survey};
 
-#[test]
-fn no_kernel_leaves_its_tolerance() {
+/// The quick survey on one instruction set.
+fn none_wrong(level: Level) {
     windlass_cpu::register();
-    let report = Context::here(|cx| survey(cx, &Options { quick: true, ..Options::default() })).unwrap();
+    let options = Options { quick: true, ..Options::default() };
+    let report = with_level(level, || Context::here(|cx| survey(cx, &options))).unwrap();
     let bad: Vec<String> = report
         .cases
         .iter()
         .filter(|case| matches!(case.status, Status::Wrong | Status::Error))
         .map(|case| format!("{case:?}"))
         .collect();
-    assert!(bad.is_empty(), "{}", bad.join("\n"));
+    assert!(bad.is_empty(), "{level:?}:\n{}", bad.join("\n"));
     assert!(report.summary.pass > 100, "{:?}", report.summary);
 }
 
@@ -45,4 +46,19 @@ fn kernels_of_training_agree_on_every_level() {
             assert!(report.summary.pass > 0, "{level:?} {op}: {:?}", report.summary);
         }
     }
+}
+
+#[test]
+fn no_kernel_leaves_its_tolerance() {
+    none_wrong(Level::Avx512Vnni);
+}
+
+#[test]
+fn no_kernel_leaves_its_tolerance_with_avx2() {
+    none_wrong(Level::Avx2);
+}
+
+#[test]
+fn no_kernel_leaves_its_tolerance_without_vectors() {
+    none_wrong(Level::Portable);
 }

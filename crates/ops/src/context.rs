@@ -77,8 +77,7 @@ impl<'a, 's> Context<'a, 's> {
         let inquiry = Inquiry { op, inputs, attributes };
         inquiry.check()?;
         let specs = (op.outputs)(&inquiry)?;
-        let found = outputs.iter().map(|t| (t.element().dtype(), t.shape().to_vec()));
-        if !specs.iter().map(|spec| (Some(spec.dtype), spec.shape.clone())).eq(found) {
+        if specs.len() != outputs.len() || !specs.iter().zip(&*outputs).all(|(spec, output)| spec.is(output)) {
             let found: Vec<String> = outputs.iter().map(|t| format!("{t:?}")).collect();
             return inquiry.fail(format!("gives {specs:?}, the outputs are {}", found.join(", ")));
         }
@@ -142,8 +141,8 @@ fn moved(inquiry: &Inquiry, outputs: &[Tensor]) -> u64 {
 }
 
 fn allocate(spec: &OutputSpec) -> Result<Tensor, Error> {
-    if spec.zeroed {
-        return zeros(spec.dtype, spec.shape.clone());
+    if spec.zeroed || spec.scheme.is_some() {
+        return zeros_of(&spec.element(), spec.shape.clone());
     }
     let bytes = windlass_tensor::Shape::new(spec.shape.clone())?.bytes(spec.dtype.size())?;
     Ok(Tensor::new(Storage::new(pool().try_take("ops", bytes)?), spec.dtype, spec.shape.clone())?)

@@ -1,5 +1,6 @@
 //! What an op is.
 
+use windlass_quant::{Packing, SchemeRef};
 use windlass_tensor::{DType, Element, Tensor};
 
 use crate::attributes::{Attribute, Attributes, Value};
@@ -58,9 +59,12 @@ impl Input {
 }
 
 /// Type and shape of an output.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct OutputSpec {
+    /// The type of its values; F32 where they are packed.
     pub dtype: DType,
+    /// How they are packed, if they are.
+    pub scheme: Option<SchemeRef>,
     /// Row-major, outermost first.
     pub shape: Vec<usize>,
     /// Whether a new output begins as zeros, because kernels write parts of it only.
@@ -70,7 +74,29 @@ pub struct OutputSpec {
 impl OutputSpec {
     /// An output of this type and shape.
     pub fn new(dtype: DType, shape: impl Into<Vec<usize>>) -> Self {
-        Self { dtype, shape: shape.into(), zeroed: false }
+        Self { dtype, scheme: None, shape: shape.into(), zeroed: false }
+    }
+
+    /// A packed output.
+    pub fn packed(scheme: SchemeRef, shape: impl Into<Vec<usize>>) -> Self {
+        Self { scheme: Some(scheme), ..Self::new(DType::F32, shape) }
+    }
+
+    /// What its values are.
+    pub fn element(&self) -> Element {
+        match self.scheme {
+            Some(scheme) => Packing { scheme, float: self.dtype }.element(),
+            None => Element::Plain(self.dtype),
+        }
+    }
+
+    /// Whether a tensor is such an output.
+    pub(crate) fn is(&self, tensor: &Tensor) -> bool {
+        let same = match self.scheme {
+            Some(scheme) => tensor.element().dtype().is_none() && tensor.element().name() == scheme.name(),
+            None => tensor.element().dtype() == Some(self.dtype),
+        };
+        same && tensor.shape().dims() == self.shape
     }
 
     /// The same, beginning as zeros.

@@ -177,6 +177,11 @@ impl Tensor {
         Arc::get_mut(&mut self.planes)?.first_mut()?.bytes_mut()?.get_mut(start..end)
     }
 
+    /// The bytes of all planes for writing, if no other tensor shares them. A view has those of the whole.
+    pub fn planes_mut(&mut self) -> Option<Vec<&mut [u8]>> {
+        Arc::get_mut(&mut self.planes)?.iter_mut().map(Storage::bytes_mut).collect()
+    }
+
     /// Copies the values of a plain tensor, in row-major order and with any layout, into `target`, which must have
     /// exactly their bytes.
     pub fn read(&self, target: &mut [u8]) -> Result<(), Error> {

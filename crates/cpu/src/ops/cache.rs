@@ -1,7 +1,7 @@
 //! Writing keys and values into their cache.
 
+use windlass_ops::library::Row;
 use windlass_ops::{Args, Error, Inquiry, Kernel};
-use windlass_quant::float;
 use windlass_tensor::DType;
 
 use super::failed;
@@ -18,18 +18,19 @@ fn run(args: &mut Args) -> Result<(), Error> {
     let (heads, context, start) = (q.int("heads")?, q.int("context")?, q.int("start")?);
     let width = args.inputs[0].shape().columns().max(1);
     let dim = width / heads.max(1);
-    let dtype = args.outputs[0].element().dtype().unwrap_or(DType::F32);
+    let row = Row::of(&args.outputs[0], dim);
     let session = args.session;
-    let cache = args.outputs[0].bytes_mut().ok_or_else(|| failed(op, "the cache is shared"))?;
+    let mut planes = args.outputs[0].planes_mut().ok_or_else(|| failed(op, "the cache is shared"))?;
+    let Some(cache) = planes.first_mut() else { return Ok(()) };
     let cache = Span::of(cache);
     session.split(x.len() / width, 32, &|tokens| {
         for token in tokens {
             for (head, values) in x[token * width..][..width].chunks_exact(dim).enumerate() {
-                let at = (head * context + start + token) * dim * dtype.size();
+                let at = (head * context + start + token) * row.bytes;
                 // SAFETY: every token and head has a place of its own.
-                let out = unsafe { cache.part(at..at + dim * dtype.size()) };
-                // The sizes agree, and the op's rule admits only types that floats can be written in.
-                let _ = float::from_f32(dtype, values, out);
+                let out = unsafe { cache.part(at..at + row.bytes) };
+                // The sizes agree, and the op's rule admits only what floats can be written in.
+                let _ = row.write(values, out);
             }
         }
     });

@@ -29,7 +29,7 @@ pub(super) fn serves(op: &str) -> bool {
     }
     fn fast(f: Unary) -> bool {
         use Unary::*;
-        matches!(f, Neg | Abs | Floor | Ceil | Trunc | Round | Sqrt | Exp | Tanh | Erf | Sigmoid)
+        matches!(f, Neg | Abs | Floor | Ceil | Trunc | Round | Sqrt | Exp | Tanh | Erf | Erfc | Sigmoid)
     }
     row(op).is_some_and(|row| all(&row.expr))
 }
@@ -185,6 +185,7 @@ fn one<const FMA: bool>(f: Unary, out: &mut [f32]) {
         Unary::Exp => each!(x => math::exp::<FMA>(x)),
         Unary::Tanh => each!(x => math::tanh::<FMA>(x)),
         Unary::Erf => each!(x => math::erf::<FMA>(x)),
+        Unary::Erfc => each!(x => math::erfc::<FMA>(x)),
         Unary::Sigmoid => each!(x => 1.0 / (1.0 + math::exp::<FMA>(-x))),
         // `serves` admits no other.
         _ => each!(x => f.evaluate(f64::from(x)) as f32),

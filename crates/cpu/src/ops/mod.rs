@@ -4,16 +4,22 @@ use windlass_ops::{Kernel, Provider, elementwise as table};
 
 mod attention;
 mod cache;
+mod channels;
+mod classes;
 mod elementwise;
 mod embedding;
 mod gated;
 mod length;
+mod images;
 mod linear;
 mod linear_transposed;
-mod loss;
 mod matmul;
 mod norm;
 mod norm_backward;
+mod order;
+mod places;
+mod quantize;
+mod reduce;
 mod rope;
 mod sequences;
 mod softmax;
@@ -36,12 +42,40 @@ pub fn register() {
         norm_backward::KERNEL,
         sequences::FORWARD,
         sequences::BACKWARD,
-        loss::FORWARD,
-        loss::BACKWARD,
         steps::ADAM,
         length::KERNEL,
+        embedding::BAG,
+        quantize::QUANTIZE,
+        quantize::CAST,
+        reduce::SUM,
+        reduce::MEAN,
+        reduce::MAX,
+        reduce::MIN,
+        classes::LOG_SOFTMAX,
+        classes::CROSS_ENTROPY,
+        classes::CROSS_ENTROPY_BACKWARD,
+        places::INDEX_SELECT,
+        places::GATHER,
+        places::SCATTER_ADD,
+        places::INDEX_ADD,
+        places::CAT,
+        places::SPLIT,
+        order::SORT,
+        order::ARGSORT,
+        order::TOPK,
+        order::ARGMAX,
+        order::CUMSUM,
+        images::CONV1D,
+        images::CONV2D_KERNEL,
+        images::MAX_POOL1D,
+        images::MAX_POOL2D,
+        channels::GROUP_NORM,
+        channels::INSTANCE_NORM,
+        channels::BATCH_NORM,
+        channels::BATCH_NORM_TRAINING,
     ];
     kernels.extend(gated::KERNELS);
+    kernels.extend(images::resamplers());
     let known: Vec<&str> = kernels.iter().map(|kernel| kernel.op).collect();
     let elementwise = table::all().filter(|op| elementwise::serves(op.name) && !known.contains(&op.name));
     kernels.extend(elementwise.map(|op| Kernel {

@@ -53,10 +53,14 @@ fn unary(f: Unary, p: &'static Expr, e: &'static Expr) -> Expr {
         Unary::Atanh => over(ONE, minus(ONE, square(p))),
         Unary::Sigmoid => times(e, minus(ONE, e)),
         // 2 / sqrt(pi) * exp(-p^2).
-        Unary::Erf => {
-            times(Expr::Constant(std::f32::consts::FRAC_2_SQRT_PI), one(Unary::Exp, one(Unary::Neg, square(p))))
-        }
+        Unary::Erf => bell(std::f32::consts::FRAC_2_SQRT_PI, p),
+        Unary::Erfc => bell(-std::f32::consts::FRAC_2_SQRT_PI, p),
     }
+}
+
+/// `factor` times exp(-p^2).
+fn bell(factor: f32, p: Expr) -> Expr {
+    times(Expr::Constant(factor), one(Unary::Exp, one(Unary::Neg, times(p, p))))
 }
 
 /// The derivative of `e`, which is `f` of `p` and `q`, whose derivatives are `dp` and `dq`.

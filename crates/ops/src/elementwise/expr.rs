@@ -44,6 +44,8 @@ pub enum Unary {
     Acosh,
     Atanh,
     Erf,
+    /// 1 - erf(x), with all its digits where that is small.
+    Erfc,
     /// 1 / (1 + exp(-x)).
     Sigmoid,
 }
@@ -151,6 +153,7 @@ impl Unary {
             Unary::Acosh => x.acosh(),
             Unary::Atanh => x.atanh(),
             Unary::Erf => libm::erf(x),
+            Unary::Erfc => libm::erfc(x),
             Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         }
     }

@@ -50,22 +50,43 @@ pub static ROWS: &[Row] = &[
     one("acosh", "the inverse hyperbolic cosine", expr!((Acosh x))),
     one("atanh", "the inverse hyperbolic tangent", expr!((Atanh x))),
     one("erf", "the error function", expr!((Erf x))),
+    one("erfc", "1 less the error function", expr!((Erfc x))),
     one("sigmoid", "1 / (1 + exp(-x))", expr!((Sigmoid x))),
     one("log_sigmoid", "log(sigmoid(x))", expr!((Sub (Min x 0.0) (Log1p (Exp (Neg (Abs x))))))),
     one("relu", "max(x, 0)", expr!((Max x 0.0))),
     one("relu6", "min(max(x, 0), 6)", expr!((Min (Max x 0.0) 6.0))),
     one("silu", "x * sigmoid(x)", expr!((Mul x (Sigmoid x)))),
-    one("gelu", "x * (1 + erf(x / sqrt(2))) / 2", expr!((Mul (Mul 0.5 x) (Add 1.0 (Erf (Div x (Sqrt 2.0))))))),
+    one("gelu", "x * (1 + erf(x / sqrt(2))) / 2", expr!((Mul (Mul 0.5 x) (Erfc (Div x (Neg (Sqrt 2.0))))))),
     one(
         "gelu_tanh",
         "x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2",
-        expr!((Mul (Mul 0.5 x) (Add 1.0 (Tanh (Mul 0.797_884_6 (Add x (Mul 0.044715 (Mul x (Mul x x))))))))),
+        expr!((Mul x (Sigmoid (Mul 1.595_769_1 (Add x (Mul 0.044715 (Mul x (Mul x x)))))))),
     ),
     one("softplus", "log(1 + exp(x))", expr!((Add (Max x 0.0) (Log1p (Exp (Neg (Abs x))))))),
     one("softsign", "x / (1 + |x|)", expr!((Div x (Add 1.0 (Abs x))))),
     one("mish", "x * tanh(softplus(x))", expr!((Mul x (Tanh (Add (Max x 0.0) (Log1p (Exp (Neg (Abs x))))))))),
     one("hardsigmoid", "min(max(x + 3, 0), 6) / 6", expr!((Div (Min (Max (Add x 3.0) 0.0) 6.0) 6.0))),
     one("hardswish", "x * hardsigmoid(x)", expr!((Mul x (Div (Min (Max (Add x 3.0) 0.0) 6.0) 6.0)))),
+    Row {
+        parameters: &[("lambda", 0.5)],
+        ..one("softshrink", "x less lambda towards 0", expr!((If (Gt x a) (Sub x a) (If (Lt x (Neg a)) (Add x a) 0.0))))
+    },
+    Row {
+        parameters: &[("lambda", 0.5)],
+        ..one("hardshrink", "x, or 0 up to lambda", expr!((If (Gt (Abs x) a) x 0.0)))
+    },
+    Row {
+        parameters: &[("threshold", 0.0), ("value", 0.0)],
+        ..one("threshold", "x above threshold, else value", expr!((If (Gt x a) x b)))
+    },
+    Row {
+        parameters: &[("alpha", 1.0)],
+        ..one(
+            "celu",
+            "max(x, 0) + min(0, alpha * (exp(x / alpha) - 1))",
+            expr!((If (Gt x 0.0) x (Mul a (Expm1 (Div x a))))),
+        )
+    },
     one("tanhshrink", "x - tanh(x)", expr!((Sub x (Tanh x)))),
     one(
         "selu",
@@ -102,14 +123,20 @@ pub static ROWS: &[Row] = &[
         expr!((If (Lt (Mul (Rem x y) y) 0.0) (Add (Rem x y) y) (Rem x y))),
     ),
     two("atan2", "the angle of (y, x)", expr!((Atan2 x y))),
+    two("floor_divide", "the whole number below x / y", expr!((Floor (Div x y)))),
+    two(
+        "logaddexp",
+        "log(exp(x) + exp(y))",
+        expr!((If (Eq x y) (Add x (Log 2.0)) (Add (Max x y) (Log1p (Exp (Neg (Abs (Sub x y)))))))),
+    ),
     two("hypot", "sqrt(x^2 + y^2)", expr!((Sqrt (Add (Mul x x) (Mul y y))))),
     two("squared_difference", "(x - y)^2", expr!((Mul (Sub x y) (Sub x y)))),
     two("swiglu", "silu(x) * y", expr!((Mul (Mul x (Sigmoid x)) y))),
-    two("geglu", "gelu(x) * y", expr!((Mul (Mul (Mul 0.5 x) (Add 1.0 (Erf (Div x (Sqrt 2.0))))) y))),
+    two("geglu", "gelu(x) * y", expr!((Mul (Mul (Mul 0.5 x) (Erfc (Div x (Neg (Sqrt 2.0))))) y))),
     two(
         "geglu_tanh",
         "gelu_tanh(x) * y",
-        expr!((Mul (Mul (Mul 0.5 x) (Add 1.0 (Tanh (Mul 0.797_884_6 (Add x (Mul 0.044715 (Mul x (Mul x x)))))))) y)),
+        expr!((Mul (Mul x (Sigmoid (Mul 1.595_769_1 (Add x (Mul 0.044715 (Mul x (Mul x x))))))) y)),
     ),
     Row { parameters: &[("by", 1.0)], ..two("add_scaled", "x + by * y", expr!((Add x (Mul a y)))) },
     Row { inputs: 3, ..one("where", "y where x is not 0, else z", expr!((If x y z))) },
@@ -131,6 +158,7 @@ pub static ROWS: &[Row] = &[
     test("gt", "x > y", 2, expr!((Gt x y))),
     test("ge", "x >= y", 2, expr!((Ge x y))),
     test("isnan", "whether x is not a number", 1, expr!((Ne x x))),
+    test("isinf", "whether x is infinite", 1, expr!((Eq (Abs x) (Div 1.0 0.0)))),
     test("isfinite", "whether x is a number and not infinite", 1, expr!((Eq (Sub x x) 0.0))),
     test("logical_not", "x = 0", 1, expr!((Eq x 0.0))),
     test("logical_and", "x != 0 and y != 0", 2, expr!((Mul (Ne x 0.0) (Ne y 0.0)))),

@@ -3,7 +3,7 @@
 use windlass_tensor::{DType, Tensor};
 
 use crate::op::{Input, Inquiry, OutputSpec};
-use crate::survey::Profile;
+use crate::survey::{Kind, Profile, Sample};
 use crate::{Args, Attribute, Attributes, Context, Error, Gradient, Op, Tolerance};
 
 /// Scaled dot-product attention (arXiv 1706.03762) with grouped heads, over a cache.
@@ -11,7 +11,7 @@ pub static ATTENTION: Op = Op {
     name: "attention",
     about: "softmax(scale * q k^T) v for each head; query i is at position start + i",
     // q [tokens, heads * head_dim]; keys and values [kv_heads, context, head_dim].
-    inputs: &[Input::new("q"), Input::new("keys"), Input::new("values")],
+    inputs: &[Input::new("q"), Input::packed("keys"), Input::packed("values")],
     attributes: &[
         Attribute::required("start"),
         Attribute::required("scale"),
@@ -30,6 +30,10 @@ pub static ATTENTION: Op = Op {
         let cached = |name, tokens, context| {
             Profile::new(name).normal(&[tokens, 4 * 16]).normal(&[2, context, 16]).normal(&[2, context, 16])
         };
+        let packed = |name, tokens, context| {
+            let cache = || Sample::normal(&[2, context, 64]).kind(Kind::Packed("q8_0"));
+            Profile::new(name).normal(&[tokens, 4 * 64]).with(cache()).with(cache())
+        };
         vec![
             cached("one token", 1, 40).attributes(how(37)),
             cached("prompt", 17, 20).attributes(how(0)),
@@ -37,6 +41,8 @@ pub static ATTENTION: Op = Op {
             cached("soft cap", 3, 33).attributes(how(30).float("soft_cap", 5.0)),
             cached("both ways", 6, 6).attributes(how(0).bool("causal", false)),
             cached("long", 33, 300).attributes(how(260)),
+            packed("packed token", 1, 300).attributes(how(280)),
+            packed("packed prompt", 19, 70).attributes(how(40)),
         ]
     },
 };

@@ -6,7 +6,7 @@ use crate::{Error, Inquiry};
 /// A shape as `outer` times `length` times `inner`: value `i` along the dimension of slice `(o, n)` stands at
 /// `(o * length + i) * inner + n`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Axis {
+pub struct Axis {
     pub index: usize,
     pub outer: usize,
     pub length: usize,
@@ -42,7 +42,7 @@ impl Axis {
 }
 
 /// The dimensions that `dim` names, in rising order: one, a list, or `all`.
-pub(super) fn dims(q: &Inquiry, rank: usize) -> Result<Vec<usize>, Error> {
+pub fn dims(q: &Inquiry, rank: usize) -> Result<Vec<usize>, Error> {
     let given: Vec<i64> = match q.attribute("dim")? {
         Value::Int(dim) => vec![*dim],
         Value::Ints(dims) => dims.to_vec(),

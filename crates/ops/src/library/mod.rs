@@ -7,8 +7,12 @@ use crate::{Attributes, Context, Error, Op};
 
 mod attention;
 mod axis;
+mod bag;
+mod bits;
 mod cache;
 mod cast;
+mod channels;
+mod conv;
 mod create;
 mod embedding;
 mod index;
@@ -19,8 +23,12 @@ mod matmul;
 mod movement;
 mod norm;
 mod norm_backward;
+mod pick;
+mod pool;
+mod quantize;
 mod reduce;
 mod reduce_backward;
+mod resample;
 mod rope;
 mod scan;
 mod select;
@@ -28,10 +36,16 @@ mod sequences;
 mod softmax;
 mod sort;
 mod steps;
+mod window;
 
 pub use attention::{ATTENTION, Attention, attention};
-pub use cache::{CACHE_WRITE, cache_write};
+pub use axis::{Axis, dims};
+pub use bag::{EMBEDDING_BAG, bags, embedding_bag};
+pub use bits::{BITWISE_AND, BITWISE_NOT, BITWISE_OR, BITWISE_XOR};
+pub use cache::{CACHE_WRITE, Row, cache_write};
 pub use cast::{CAST, cast};
+pub use channels::{BATCH_NORM, BATCH_NORM_TRAINING, GROUP_NORM, INSTANCE_NORM, channels};
+pub use conv::{CONV_TRANSPOSE1D, CONV_TRANSPOSE2D, CONV_WEIGHT_GRADIENT, CONV1D, CONV2D, Geometry};
 pub use create::{ARANGE, BERNOULLI, DROPOUT, EYE, FULL, LINSPACE, NORMAL, ONE_HOT, RANDINT, RANDPERM, UNIFORM};
 pub use embedding::{EMBEDDING, embedding};
 pub use index::{GATHER, INDEX_ADD, INDEX_SELECT, MASKED_FILL, SCATTER, SCATTER_ADD, gather, index_select};
@@ -45,7 +59,13 @@ pub use matmul::{ADDMM, BMM, MATMUL, matmul};
 pub use movement::{CAT, FLIP, PAD, REPEAT, ROLL, SPLIT, STACK, TRIL, TRIU, cat, stack};
 pub use norm::{LAYER_NORM, RMS_NORM, layer_norm, rms_norm};
 pub use norm_backward::RMS_NORM_BACKWARD;
+pub use pick::{INDEX, ISIN, MULTINOMIAL};
+pub use pool::{MAX_POOL1D, MAX_POOL2D, windows};
+pub use quantize::{QUANTIZE, packing as packing_of, quantize, source as encoded_from};
 pub use reduce::{ALL, ANY, ARGMIN, LOGSUMEXP, MAX, MEAN, MIN, NORM, PROD, STD, SUM, VAR, reduction};
+pub use resample::{
+    ADAPTIVE_AVG_POOL1D, ADAPTIVE_AVG_POOL2D, AVG_POOL1D, AVG_POOL2D, INTERPOLATE, Taps, interpolate, taps,
+};
 pub use rope::{ROPE, Rope, rope};
 pub use scan::{CUMPROD, CUMPROD_BACKWARD, CUMSUM};
 pub use select::{ARGMAX, argmax};
@@ -53,10 +73,12 @@ pub use sequences::{Heads, SEQUENCE_ATTENTION, SEQUENCE_ATTENTION_BACKWARD, sequ
 pub use softmax::{LOG_SOFTMAX, SOFTMAX, log_softmax, softmax};
 pub use sort::{ARGSORT, SORT, TOPK, topk};
 pub use steps::{ADAM_STEP, Adam};
+pub use window::Window;
 
 /// Adding an op costs its definition and a line here.
 pub static OPS: &[&Op] = &[
     &CAST,
+    &QUANTIZE,
     &EMBEDDING,
     &LINEAR,
     &LINEAR_TRANSPOSED,
@@ -130,6 +152,30 @@ pub static OPS: &[&Op] = &[
     &RANDINT,
     &RANDPERM,
     &DROPOUT,
+    &MULTINOMIAL,
+    &CONV1D,
+    &CONV2D,
+    &CONV_TRANSPOSE1D,
+    &CONV_TRANSPOSE2D,
+    &CONV_WEIGHT_GRADIENT,
+    &MAX_POOL1D,
+    &MAX_POOL2D,
+    &AVG_POOL1D,
+    &AVG_POOL2D,
+    &ADAPTIVE_AVG_POOL1D,
+    &ADAPTIVE_AVG_POOL2D,
+    &INTERPOLATE,
+    &GROUP_NORM,
+    &INSTANCE_NORM,
+    &BATCH_NORM,
+    &BATCH_NORM_TRAINING,
+    &EMBEDDING_BAG,
+    &INDEX,
+    &ISIN,
+    &BITWISE_AND,
+    &BITWISE_OR,
+    &BITWISE_XOR,
+    &BITWISE_NOT,
 ];
 
 /// Calls an elementwise op by its name, with default parameters.

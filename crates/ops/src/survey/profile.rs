@@ -50,6 +50,8 @@ pub enum Kind {
     Weight,
     /// Always this.
     Fixed(DType),
+    /// Always packed in the scheme of this name.
+    Packed(&'static str),
 }
 
 /// The type that inputs of a case have.
@@ -122,6 +124,9 @@ impl Sample {
     pub fn make(&self, seed: u64, surveyed: Surveyed) -> Result<Option<Tensor>, Error> {
         let scheme = match (self.kind, surveyed) {
             (Kind::Weight, Surveyed::Packed(scheme)) => Some(scheme),
+            (Kind::Packed(name), _) => {
+                Some(windlass_quant::scheme(name).map_err(|source| Error::Quant { op: "survey", source })?)
+            }
             _ => None,
         };
         let dtype = match (self.kind, surveyed) {

@@ -108,6 +108,64 @@ for reduction in ("none", "mean", "sum"):
          lambda x, t: F.cross_entropy(x, t, reduction=reduction, label_smoothing=0.1, ignore_index=2))
     case("nll_loss", how, [a.log_softmax(1), t], lambda x, t: F.nll_loss(x, t, reduction=reduction))
 
+# Convolutions, pools, norms over channels, bags, picking.
+torch.manual_seed(2)
+seq, image = r(2, 4, 17), r(2, 4, 9, 8)
+for how in ({}, {"stride": 2, "padding": 3, "dilation": 2}, {"groups": 2, "padding": 1}):
+    g = how.get("groups", 1)
+    case("conv1d", how, [seq, r(6, 4 // g, 3), r(6)], lambda x, w, b: F.conv1d(x, w, b, **how))
+    case("conv2d", how, [image, r(6, 4 // g, 3, 2)], lambda x, w: F.conv2d(x, w, **how))
+case("conv2d", {"stride": [2, 1], "padding": [0, 1], "dilation": [1, 2], "groups": 4}, [image, r(4, 1, 3, 3), r(4)],
+     lambda x, w, b: F.conv2d(x, w, b, stride=(2, 1), padding=(0, 1), dilation=(1, 2), groups=4))
+for how in ({}, {"stride": 3, "padding": 1, "output_padding": 2, "groups": 2}):
+    g = how.get("groups", 1)
+    case("conv_transpose1d", how, [seq, r(4, 3, 4), r(3 * g)], lambda x, w, b: F.conv_transpose1d(x, w, b, **how))
+    case("conv_transpose2d", how, [image, r(4, 3, 3, 2), r(3 * g)], lambda x, w, b: F.conv_transpose2d(x, w, b, **how))
+
+for how in ({"kernel": 3}, {"kernel": 4, "stride": 2, "padding": 2}, {"kernel": 3, "stride": 2, "padding": 1, "ceil_mode": True}):
+    torch_how = {("kernel_size" if k == "kernel" else k): v for k, v in how.items()}
+    case("max_pool1d", how, [seq], lambda x: F.max_pool1d(x, return_indices=True, **torch_how))
+    case("max_pool2d", how, [image], lambda x: F.max_pool2d(x, return_indices=True, **torch_how))
+    case("avg_pool1d", how, [seq], lambda x: F.avg_pool1d(x, **torch_how))
+    case("avg_pool2d", how, [image], lambda x: F.avg_pool2d(x, **torch_how))
+    case("avg_pool2d", how | {"count_include_pad": False}, [image], lambda x: F.avg_pool2d(x, count_include_pad=False, **torch_how))
+case("max_pool2d", {"kernel": [2, 3], "stride": 1, "dilation": [2, 1]}, [image],
+     lambda x: F.max_pool2d(x, (2, 3), 1, 0, (2, 1), return_indices=True))
+case("adaptive_avg_pool1d", {"size": 5}, [seq], lambda x: F.adaptive_avg_pool1d(x, 5))
+case("adaptive_avg_pool2d", {"size": [4, 3]}, [image], lambda x: F.adaptive_avg_pool2d(x, (4, 3)))
+for size, scaled in (([23], seq), ([6], seq), ([20, 5], image)):
+    case("interpolate", {"size": size}, [scaled], lambda x: F.interpolate(x, size))
+    mode = "linear" if len(size) == 1 else "bilinear"
+    for corners in (False, True):
+        case("interpolate", {"size": size, "mode": "linear", "align_corners": corners}, [scaled],
+             lambda x: F.interpolate(x, size, mode=mode, align_corners=corners))
+
+w, c = r(4), r(4)
+case("group_norm", {"groups": 2}, [image, w, c], lambda x, w, b: F.group_norm(x, 2, w, b))
+case("group_norm", {"groups": 4, "eps": 0.1}, [seq], lambda x: F.group_norm(x, 4, eps=0.1))
+case("instance_norm", {}, [image, w, c], lambda x, w, b: F.instance_norm(x, weight=w, bias=b))
+mean, variance = r(4), torch.rand(4) + 0.5
+case("batch_norm", {"eps": 0.01}, [image, mean, variance, w, c], lambda x, m, v, w, b: F.batch_norm(x, m, v, w, b, eps=0.01))
+case("batch_norm", {}, [seq, mean, variance], lambda x, m, v: F.batch_norm(x, m, v))
+case("batch_norm_training", {}, [image, w, c], lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True))
+case("batch_norm_training", {}, [r(7, 4)], lambda x: F.batch_norm(x, None, None, training=True))
+
+table, ids, offsets = r(9, 5), torch.tensor([3, 8, 0, 3, 5, 1]), torch.tensor([0, 2, 2, 5, 6])
+for mode in ("sum", "mean", "max"):
+    case("embedding_bag", {"mode": mode}, [table, ids, offsets], lambda t, i, o: F.embedding_bag(i, t, o, mode=mode))
+case("embedding_bag", {}, [table, ids, offsets, r(6)], lambda t, i, o, s: F.embedding_bag(i, t, o, mode="sum", per_sample_weights=s))
+
+whole, other = torch.tensor([[1, -7, 255], [2**40 + 1, 0, 6]]), torch.tensor([3, 2**40, -1])
+case("bitwise_and", {}, [whole, other], torch.bitwise_and)
+case("bitwise_or", {}, [whole, other], torch.bitwise_or)
+case("bitwise_xor", {}, [whole, other], torch.bitwise_xor)
+case("bitwise_not", {}, [whole], torch.bitwise_not)
+case("bitwise_not", {}, [whole > 1], torch.bitwise_not)
+case("bitwise_and", {}, [whole > 1, other > 0], torch.bitwise_and)
+case("isin", {}, [whole, other], torch.isin)
+case("index", {}, [x, torch.tensor([[0, -1], [2, 1]])], lambda t, i: t[i])
+case("index", {}, [x, torch.tensor([[0], [2]]), torch.tensor([3, -4, 1])], lambda t, i, j: t[i, j])
+
 
 save_file(tensors, "ops.safetensors", {"cases": json.dumps(cases)})
 print(len(cases), "cases")
