@@ -74,7 +74,7 @@ fn a_beginning_that_was_run_before_is_not_run_again() {
         let (fresh, again) = Context::here(|cx| {
             let cx = Context::new(cx.session()).with_recorder(&recorder);
             let new = || Generation::new(&decoder, decoder.cache(64, cache_element(kv).unwrap()).unwrap());
-            let mut run = |generation: &mut Generation, prompt: &[u32]| {
+            let run = |generation: &mut Generation, prompt: &[u32]| {
                 generation.run(&cx, prompt, &mut greedy(), &settings, &mut |_| Ok(true)).unwrap().tokens
             };
             let mut generation = new();
