@@ -63,11 +63,12 @@ impl Strip<'_> {
         match self.gate {
             Gate::Silu => all.for_each(|((out, x), y)| *out = x / (1.0 + math::exp::<FMA>(-x)) * y),
             Gate::Gelu => all.for_each(|((out, x), y)| {
-                *out = 0.5 * x * (1.0 + math::erf::<FMA>(x / std::f32::consts::SQRT_2)) * y;
+                *out = 0.5 * x * math::erfc::<FMA>(-x / std::f32::consts::SQRT_2) * y;
             }),
             Gate::GeluTanh => all.for_each(|((out, x), y)| {
-                let inner = 0.797_884_6 * (x + 0.044_715 * (x * (x * x)));
-                *out = 0.5 * x * (1.0 + math::tanh::<FMA>(inner)) * y;
+                // Half of 1 + tanh(u) is 1 / (1 + exp(-2 u)), which keeps its digits where it is small.
+                let twice = 1.595_769_1 * (x + 0.044_715 * (x * (x * x)));
+                *out = x / (1.0 + math::exp::<FMA>(-twice)) * y;
             }),
         }
     }

@@ -63,6 +63,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn signed_bytes(at: *const u8) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast())) }
+    }
+
+    #[inline(always)]
     unsafe fn store(at: *mut u8, x: __m256i) {
         // SAFETY: see above.
         unsafe { _mm256_storeu_si256(at.cast(), x) }

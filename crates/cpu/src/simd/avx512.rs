@@ -73,6 +73,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn signed_bytes(at: *const u8) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast())) }
+    }
+
+    #[inline(always)]
     unsafe fn store(at: *mut u8, x: __m512i) {
         // SAFETY: see above.
         unsafe { _mm512_storeu_si512(at.cast(), x) }

@@ -49,6 +49,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn same_piece(at: *const u8) -> Self::I;
     /// A vector.
     unsafe fn load(at: *const u8) -> Self::I;
+    /// `ROWS` signed bytes as 32-bit elements.
+    unsafe fn signed_bytes(at: *const u8) -> Self::I;
     unsafe fn store(at: *mut u8, x: Self::I);
     /// The low bytes of 32-bit elements, one behind another.
     unsafe fn store_bytes(at: *mut u8, x: Self::I);

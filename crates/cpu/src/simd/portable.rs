@@ -86,6 +86,13 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn signed_bytes(at: *const u8) -> I {
+        // SAFETY: see above.
+        let bytes = unsafe { at.cast::<[u8; 4]>().read_unaligned() };
+        from_words(bytes.map(|byte| byte as i8 as i32 as u32))
+    }
+
+    #[inline(always)]
     unsafe fn store(at: *mut u8, x: I) {
         // SAFETY: see above.
         unsafe { at.cast::<I>().write_unaligned(x) }

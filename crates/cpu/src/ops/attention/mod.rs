@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use windlass_ops::library::Attention;
 use windlass_ops::{Args, Error, Inquiry, Kernel};
-use windlass_tensor::DType;
+use windlass_tensor::{DType, Tensor};
 
 use super::failed;
 use super::softmax::{exponentials_of, largest};
@@ -22,7 +22,7 @@ mod few;
 mod many;
 mod stored;
 
-use stored::{Bf16, F16, F32, Stored};
+use stored::{Bf16, F16, F32, Q8, Stored};
 
 pub(super) const KERNEL: Kernel = Kernel { op: "attention", supports, run };
 
@@ -37,14 +37,15 @@ thread_local! {
 }
 
 fn supports(q: &Inquiry) -> Result<(), &'static str> {
-    let dtype = |i: usize| q.inputs[i].element().dtype();
-    if dtype(0) != Some(DType::F32) || dtype(1) != dtype(2) {
+    let [query, keys, values] = q.inputs[..] else { return Err("takes queries, keys and values") };
+    if query.element().dtype() != Some(DType::F32) || keys.element() != values.element() {
         return Err("takes F32 queries, keys and values of one type");
     }
-    if !matches!(dtype(1), Some(DType::F32 | DType::F16 | DType::BF16)) {
-        return Err("takes a cache of floats");
+    let packed = keys.element().dtype().is_none() && keys.element().name() == "q8_0";
+    if !(packed || matches!(keys.element().dtype(), Some(DType::F32 | DType::F16 | DType::BF16))) {
+        return Err("takes a cache of floats or q8_0");
     }
-    if q.inputs.iter().any(|t| t.bytes().is_none()) {
+    if query.bytes().is_none() || [keys, values].into_iter().any(|cache| bytes(cache).is_none()) {
         return Err("takes tensors without gaps in host memory");
     }
     let dim = q.inputs[1].shape().columns();
@@ -60,8 +61,8 @@ fn run(args: &mut Args) -> Result<(), Error> {
     let [tokens, width] = args.inputs[0].shape()[..] else { return Ok(()) };
     let [heads, context, dim] = args.inputs[1].shape()[..] else { return Ok(()) };
     let inputs = args.inputs;
-    let bytes = |i: usize| inputs[i].bytes().ok_or_else(|| failed(op, "the cache is not in host memory"));
-    let (keys, values, dtype, session) = (bytes(1)?, bytes(2)?, args.inputs[1].element().dtype(), args.session);
+    let cache = |i: usize| bytes(inputs[i]).ok_or_else(|| failed(op, "the cache is not in host memory"));
+    let (keys, values, dtype, session) = (cache(1)?, cache(2)?, args.inputs[1].element().dtype(), args.session);
     let y = Span::of(args.output(0)?);
     let group = width / dim / heads;
     let task = Task { query: &query, keys, values, how, tokens, heads, group, context, dim, level: level(), y };
@@ -71,10 +72,18 @@ fn run(args: &mut Args) -> Result<(), Error> {
         (Some(DType::F16), false) => many::run::<F16>(&task, session),
         (Some(DType::BF16), true) => few::run::<Bf16>(&task, session),
         (Some(DType::BF16), false) => many::run::<Bf16>(&task, session),
-        (_, true) => few::run::<F32>(&task, session),
-        (_, false) => many::run::<F32>(&task, session),
+        (Some(_), true) => few::run::<F32>(&task, session),
+        (Some(_), false) => many::run::<F32>(&task, session),
+        (None, true) => few::run::<Q8>(&task, session),
+        (None, false) => many::run::<Q8>(&task, session),
     }
     Ok(())
+}
+
+/// The bytes of a cache, of floats or packed, where nothing of it is cut off.
+fn bytes(cache: &Tensor) -> Option<&[u8]> {
+    let whole = cache.layout().is_contiguous() && cache.layout().offset() == 0;
+    cache.bytes().or_else(|| cache.planes().first().filter(|_| whole)?.bytes())
 }
 
 /// One call. A row is a query head of a token; rows of the query heads that share a key head are numbered together, token

@@ -17,6 +17,8 @@ pub(super) trait Stored: 'static {
 pub(super) struct F32;
 pub(super) struct F16;
 pub(super) struct Bf16;
+/// GGML's q8_0: for 32 values a scale in half precision, then their codes.
+pub(super) struct Q8;
 
 impl Stored for F32 {
     fn stride(dim: usize) -> usize {
@@ -57,6 +59,22 @@ impl Stored for Bf16 {
                 *word = u32::from(halves.add(i).read_unaligned()) << 16;
             }
             S::load_float(words.as_ptr().cast())
+        }
+    }
+}
+
+impl Stored for Q8 {
+    fn stride(dim: usize) -> usize {
+        dim / 32 * 34
+    }
+
+    #[inline(always)]
+    unsafe fn values<S: Simd>(row: *const u8, column: usize) -> S::F {
+        // SAFETY: the trait's promise; a vector has at most 16 values, which lie in one block.
+        unsafe {
+            let block = row.add(column / 32 * 34);
+            let scale = S::half(S::splat32(i32::from(block.cast::<u16>().read_unaligned())));
+            S::mul(scale, S::to_float(S::signed_bytes(block.add(2 + column % 32))))
         }
     }
 }
