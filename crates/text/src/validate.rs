@@ -343,6 +343,11 @@ fn post_processor(component: &Value, size: usize) -> Result<(), Error> {
         let none = Map::new();
         let specials = part["special_tokens"].as_object().unwrap_or(&none);
         bound(|| format!("{place}.special_tokens"), specials.len(), COMPONENTS)?;
+        let pieces = ["single", "pair"].iter().filter_map(|key| part[*key].as_array()).flatten();
+        let named = pieces.filter_map(|piece| piece["SpecialToken"]["id"].as_str());
+        if let Some(unknown) = named.into_iter().find(|name| !specials.contains_key(*name)) {
+            return Err(Error::invalid(place, format!("{unknown:?} is not one of its special_tokens")));
+        }
         for token in specials.values() {
             let ids = token["ids"].as_array().map_or(&[][..], Vec::as_slice);
             bound(|| format!("{place}.special_tokens.ids"), ids.len(), COMPONENTS)?;

@@ -52,9 +52,9 @@ fn packed_keys_and_values_are_near_those_in_f32() {
         (exact, half, packed, logits(&reference, &decoder, "q8_0"))
     });
     assert!(apart(&exact, &half) < 1e-3, "f16: {}", apart(&exact, &half));
-    // What 8 bits for a value cost: a hundredth of the largest logit at most, and more than f16.
+    // What 8 bits for a value cost: a fiftieth of the largest logit at most, and more than f16.
     let cost = apart(&exact, &packed);
-    assert!(cost < 0.01 && cost > apart(&exact, &half), "q8_0: {cost}");
+    assert!(cost < 0.02 && cost > apart(&exact, &half), "q8_0: {cost}");
     assert!(apart(&specified, &packed) < 2e-3, "the kernel and the reference: {}", apart(&specified, &packed));
     let used = recorder.take();
     let of = |op: &str| used.iter().filter(|r| r.op == op).all(|r| r.provider == "simd");

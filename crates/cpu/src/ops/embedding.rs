@@ -12,7 +12,14 @@ pub(super) const KERNEL: Kernel = Kernel { op: "embedding", supports, run };
 pub(super) const BAG: Kernel = Kernel { op: "embedding_bag", supports, run: bag };
 
 fn supports(q: &Inquiry) -> Result<(), &'static str> {
-    if q.inputs[0].layout().is_contiguous() { Ok(()) } else { Err("the table has gaps") }
+    let table = q.inputs[0];
+    if let Element::Packed(layout) = table.element()
+        && let Some(packing) = layout.as_any().downcast_ref::<Packing>()
+        && packing.scheme.row_granularity(table.shape().columns()) > 1
+    {
+        return Err("rows of this scheme cannot be read one by one");
+    }
+    if table.layout().is_contiguous() { Ok(()) } else { Err("the table has gaps") }
 }
 
 fn run(args: &mut Args) -> Result<(), Error> {

@@ -92,7 +92,7 @@ pub fn common_shape(shapes: &[&[usize]]) -> Option<Vec<usize>> {
 /// The exponential of a polynomial has the rounding error of that, times its size.
 fn tolerance(row: &Row) -> Tolerance {
     match row.name {
-        "gelu_tanh" | "geglu_tanh" => Tolerance { relative: 1e-5, ..Tolerance::ELEMENTWISE },
+        "gelu_tanh" | "geglu_tanh" | "geglu" => Tolerance { relative: 1e-5, ..Tolerance::ELEMENTWISE },
         _ => Tolerance::ELEMENTWISE,
     }
 }
