@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use windlass_formats::{Container, containers};
-use windlass_quant::{Importance, Packing};
+use windlass_quant::{Family, Importance, Packing};
 use windlass_tensor::DType;
 
 /// A row of `windlass schemes`.
@@ -117,7 +117,10 @@ pub fn recipes() -> Vec<&'static str> {
 
 /// In lower case, as it is printed.
 fn family(scheme: windlass_quant::SchemeRef) -> String {
-    format!("{:?}", scheme.family()).to_lowercase()
+    match scheme.family() {
+        Family::CompressedTensors => "compressed-tensors".into(),
+        other => format!("{other:?}").to_lowercase(),
+    }
 }
 
 /// All containers.

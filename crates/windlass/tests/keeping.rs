@@ -243,3 +243,41 @@ fn every_type_goes_through_pytorch() {
         assert_eq!(read(&a, entry), read(&b, other), "{}", entry.name());
     }
 }
+
+/// BERT's position numbers have no name in GGUF, and come back from it.
+#[test]
+fn integers_without_a_name_in_gguf_come_back() {
+    let bench = Bench::new();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/encoders/bert");
+    let made = bench.path("made");
+    std::fs::create_dir(&made).unwrap();
+    std::fs::copy(golden.join("config.json"), made.join("config.json")).unwrap();
+    let bytes = std::fs::read(golden.join("model.safetensors")).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut about: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let mut data = bytes[8 + header..].to_vec();
+    let numbers: Vec<u8> = (0..40i64).flat_map(i64::to_le_bytes).collect();
+    let place = [data.len(), data.len() + numbers.len()];
+    about["embeddings.position_ids"] = serde_json::json!({"dtype": "I64", "shape": [1, 40], "data_offsets": place});
+    data.extend(&numbers);
+    let text = about.to_string();
+    let file = [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &data].concat();
+    std::fs::write(made.join("model.safetensors"), file).unwrap();
+    // Copied once, its tensors are in the order of the library.
+    bench.convert("made", "bert", None).unwrap();
+    for scheme in [None, Some("f32")] {
+        bench.convert_with("bert", "bert.gguf", overwriting(scheme)).unwrap();
+        bench.convert_with("bert.gguf", "back", overwriting(None)).unwrap();
+        assert_eq!(files(&bench.path("bert")), files(&bench.path("back")), "{scheme:?}");
+    }
+    bench.convert_with("bert.gguf", "half", overwriting(Some("f16"))).unwrap();
+    let half = bench.open("half");
+    let entry = half.source.tensor("embeddings.position_ids").unwrap();
+    let mut found = vec![0; numbers.len()];
+    half.source.read(entry, 0, 0, &mut found).unwrap();
+    assert_eq!((entry.element().name(), entry.shape(), found), ("I64", &[1, 40][..], numbers));
+}
+
+fn overwriting(scheme: Option<&str>) -> Options {
+    Options { scheme: scheme.map(String::from), overwrite: true, ..Options::default() }
+}

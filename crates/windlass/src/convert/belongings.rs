@@ -162,7 +162,9 @@ pub fn for_gguf(
         }
     }
     record(source, outputs, files, &mut belongings, limits);
-    super::shifted::keep(source, outputs)?.into_iter().for_each(|(key, value)| belongings.metadata.set(key, value));
+    let kept =
+        super::shifted::keep(source, outputs)?.into_iter().chain(super::buffers::keep(source, identity, outputs)?);
+    kept.for_each(|(key, value)| belongings.metadata.set(key, value));
     Ok(belongings)
 }
 

@@ -106,7 +106,7 @@ impl<'a> Blocks<'a> {
                     .map(|e| e.bytes().div_ceil(e.values().max(1)))
                     .max(),
                 Content::Factor(factor) => Some(4 + factor.source_row_bytes(source).div_ceil(values.max(1))),
-                Content::Turned(_) | Content::Values(_) => None,
+                Content::Turned(_) | Content::Values(_) | Content::Bytes(..) => None,
             };
             // Source bytes (twice where rows are reordered), floats, their decoded copy, output bytes; powers of two.
             2 * values * (2 * widest.unwrap_or(4) + 4 + 4 + 4)
@@ -141,6 +141,11 @@ impl<'a> Blocks<'a> {
             Content::Values(values) => {
                 let values = &values[step.first..step.first + step.rows];
                 self.encode(index, piece, step, values)
+            }
+            Content::Bytes(_, bytes) => {
+                let (offset, length) =
+                    rows::ranges(&piece.element, rows_and_columns(&piece.output.shape).1, step.first, step.rows)[0];
+                self.write(piece, step, &[&bytes[offset as usize..(offset + length) as usize]])
             }
             Content::Turned(_) | Content::Factor(_) => {
                 let (_, columns) = rows_and_columns(&piece.output.shape);
@@ -288,6 +293,8 @@ impl<'a> Blocks<'a> {
                 turns.iter().try_for_each(|turn| turn.read(&self.reader(), step.first, columns, values))
             }
             Content::Factor(factor) => factor.read(&self.reader(), &output.shape, step.first, values),
+            // Never packed.
+            Content::Bytes(..) => Ok(()),
             Content::Values(all) => {
                 values.copy_from_slice(&all[step.first..step.first + step.rows]);
                 Ok(())

@@ -34,6 +34,9 @@ pub fn by_recipe(
         .collect();
     let mut chosen = recipe.plan(&facts, &model_facts(identity, outputs, has_imatrix), target(container))?;
     for ((element, from), output) in chosen.iter_mut().zip(&sources).zip(outputs) {
+        if let Content::Bytes(..) = output.content {
+            element.clone_from(from);
+        }
         // A tensor that the recipe leaves alone need not be one that the target can hold.
         if element == from && !container.can_hold(element) {
             *element = by_source(source, std::slice::from_ref(output), container)?.remove(0);
@@ -69,6 +72,9 @@ pub fn by_source(source: &Source, outputs: &[Output], container: ContainerRef) -
 
 /// The element of the source tensor that an output begins with.
 pub fn source_element(source: &Source, output: &Output) -> Element {
+    if let Content::Bytes(dtype, _) = &output.content {
+        return (*dtype).into();
+    }
     let first = output.content.entries().first().map(|entry| source.tensors()[*entry].element().clone());
     first.unwrap_or(Element::Plain(DType::F32))
 }

@@ -6,6 +6,7 @@
 pub(crate) mod adapter;
 mod belongings;
 mod blocks;
+mod buffers;
 mod checks;
 mod dtypes;
 mod encoding;
@@ -449,6 +450,7 @@ fn outputs(model: &Model, to: ContainerRef) -> Result<Vec<Output>> {
             let mut outputs = names::map_names(&model.source, identity, from, to)?;
             if from == Convention::Gguf {
                 shifted::restore(&model.source, &mut outputs)?;
+                buffers::restore(&model.source, &mut outputs)?;
             }
             Ok(outputs)
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use windlass_catalog::{Convention, Order, Piece, Place};
 use windlass_formats::{Entry, Problem, Source};
+use windlass_tensor::DType;
 
 use super::adapter::Factor;
 use crate::rows::rows_and_columns;
@@ -31,6 +32,8 @@ pub enum Content {
     Turned(Vec<Turn>),
     /// Computed from hyper-parameters.
     Values(Vec<f32>),
+    /// Bytes of this type that travelled in a key.
+    Bytes(DType, Vec<u8>),
     /// A factor of an adapter that is stored in another way here.
     Factor(Factor),
 }
@@ -42,7 +45,7 @@ impl Content {
             Content::Rows(segments) => segments.iter().map(|s| s.entry).collect(),
             Content::Turned(turns) => turns.iter().map(|t| t.entry).collect(),
             Content::Factor(factor) => vec![factor.entry],
-            Content::Values(_) => Vec::new(),
+            Content::Values(_) | Content::Bytes(..) => Vec::new(),
         }
     }
 }
@@ -205,7 +208,7 @@ fn add(content: &mut Content, piece: &Piece, place: &Place, target: &Place, entr
         }
         Content::Rows(segments) => segments.push(segment(piece, place, target, entry)),
         Content::Turned(turns) => turns.push(turn(piece, place, target, entry)),
-        Content::Values(_) | Content::Factor(_) => {}
+        Content::Values(_) | Content::Bytes(..) | Content::Factor(_) => {}
     }
 }
 
@@ -260,7 +263,7 @@ fn finish(source: &Source, output: &mut Output) -> Result<()> {
             segments.iter().try_fold(0, |next, s| (s.first == next).then_some(next + s.rows)) == Some(rows)
         }
         Content::Turned(turns) => turns.iter().map(|t| t.rows * t.columns).sum::<usize>() == rows * columns,
-        Content::Values(_) | Content::Factor(_) => true,
+        Content::Values(_) | Content::Bytes(..) | Content::Factor(_) => true,
     };
     if !complete {
         let message = "only some of the tensors that make up this one are in the model";

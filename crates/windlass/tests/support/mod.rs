@@ -127,3 +127,26 @@ pub fn large(folder: &Path) -> u64 {
     file.flush().unwrap();
     at as u64
 }
+
+/// A PyTorch folder of these arrays: name, type, shape and bytes.
+pub fn write_pytorch(folder: &Path, arrays: &[(String, windlass::tensor::DType, Vec<usize>, Vec<u8>)]) {
+    let tensor = |(name, dtype, shape, _): &(String, windlass::tensor::DType, Vec<usize>, Vec<u8>)| {
+        windlass::formats::TargetTensor { name: name.clone(), element: (*dtype).into(), shape: shape.clone() }
+    };
+    let files = vec![("config.json".to_string(), b"{}".to_vec())];
+    let target =
+        windlass::formats::Target { tensors: arrays.iter().map(tensor).collect(), files, ..Default::default() };
+    let layout = windlass::formats::container("pytorch").unwrap().layout(&target).unwrap();
+    assert!(layout.folder && layout.parts.len() == 1);
+    std::fs::create_dir(folder).unwrap();
+    let part = &layout.parts[0];
+    let mut bytes = vec![0; part.length as usize];
+    bytes[..part.head.len()].copy_from_slice(&part.head);
+    for (offset, constant) in &part.constants {
+        bytes[*offset as usize..][..constant.len()].copy_from_slice(constant);
+    }
+    for (extents, (_, _, _, values)) in layout.tensors.iter().zip(arrays) {
+        bytes[extents[0].offset as usize..][..values.len()].copy_from_slice(values);
+    }
+    std::fs::write(folder.join(&part.name), bytes).unwrap();
+}
