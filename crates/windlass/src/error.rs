@@ -220,7 +220,14 @@ impl From<windlass_generate::Error> for Error {
 
 impl From<windlass_quant::Error> for Error {
     fn from(error: windlass_quant::Error) -> Error {
-        Error::usage(error.to_string())
+        let read_only = matches!(error, windlass_quant::Error::ReadOnly(_));
+        let error = Error::usage(error.to_string());
+        if !read_only {
+            return error;
+        }
+        let floats = ["f32", "f16", "bf16"].into_iter();
+        let schemes = windlass_quant::schemes().into_iter().filter(|s| s.can_encode()).map(|s| s.name());
+        error.help(format!("these can be written: {}", floats.chain(schemes).collect::<Vec<_>>().join(", ")))
     }
 }
 

@@ -60,7 +60,7 @@ pub static ROWS: &[Row] = &[
     one(
         "gelu_tanh",
         "x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2",
-        expr!((Mul x (Sigmoid (Mul 1.595_769_1 (Add x (Mul 0.044715 (Mul x (Mul x x)))))))),
+        expr!((Mul x (Sigmoid (Mul 1.595_769 (Add x (Mul 0.044715 (Mul x (Mul x x)))))))),
     ),
     one("softplus", "log(1 + exp(x))", expr!((Add (Max x 0.0) (Log1p (Exp (Neg (Abs x))))))),
     one("softsign", "x / (1 + |x|)", expr!((Div x (Add 1.0 (Abs x))))),
@@ -136,7 +136,7 @@ pub static ROWS: &[Row] = &[
     two(
         "geglu_tanh",
         "gelu_tanh(x) * y",
-        expr!((Mul (Mul x (Sigmoid (Mul 1.595_769_1 (Add x (Mul 0.044715 (Mul x (Mul x x))))))) y)),
+        expr!((Mul (Mul x (Sigmoid (Mul 1.595_769 (Add x (Mul 0.044715 (Mul x (Mul x x))))))) y)),
     ),
     Row { parameters: &[("by", 1.0)], ..two("add_scaled", "x + by * y", expr!((Add x (Mul a y)))) },
     Row { inputs: 3, ..one("where", "y where x is not 0, else z", expr!((If x y z))) },
