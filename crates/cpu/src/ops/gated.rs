@@ -67,7 +67,7 @@ impl Strip<'_> {
             }),
             Gate::GeluTanh => all.for_each(|((out, x), y)| {
                 // Half of 1 + tanh(u) is 1 / (1 + exp(-2 u)), which keeps its digits where it is small.
-                let twice = 1.595_769_1 * (x + 0.044_715 * (x * (x * x)));
+                let twice = 1.595_769 * (x + 0.044_715 * (x * (x * x)));
                 *out = x / (1.0 + math::exp::<FMA>(-twice)) * y;
             }),
         }
