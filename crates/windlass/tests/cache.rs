@@ -84,7 +84,7 @@ fn a_beginning_that_was_run_before_is_not_run_again() {
             let again = run(&mut generation, &other);
             // Three tokens of the prompt, then one at a time.
             let writes = recorder.take();
-            let values = writes.iter().filter(|r| r.op == "embedding").map(|r| r.op).count();
+            let values = writes.iter().filter(|r| r.op == "embedding").count();
             assert_eq!(values, 6, "one batch of a prompt, five more tokens");
             (run(&mut new(), &other), again)
         });
