@@ -29,6 +29,21 @@ impl Parameter {
         Var::numbered(self.tensor.clone(), self.number)
     }
 
+    /// Runs `step` on the tensor and on `state`, which change where they are: meanwhile nobody else holds them.
+    pub(crate) fn change<const N: usize>(
+        &mut self,
+        state: &mut [Tensor; N],
+        step: impl FnOnce(&mut [Tensor]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let nothing = Tensor::from_slice::<f32>(&[], [0])?;
+        let taken = |tensor: &mut Tensor| std::mem::replace(tensor, nothing.clone());
+        let mut all: Vec<Tensor> = std::iter::once(&mut self.tensor).chain(state.iter_mut()).map(taken).collect();
+        let result = step(&mut all);
+        let back = std::iter::once(&mut self.tensor).chain(state.iter_mut());
+        back.zip(all).for_each(|(tensor, changed)| *tensor = changed);
+        result
+    }
+
     /// What flowed back to it.
     pub fn gradient<'g>(&self, gradients: &'g Gradients) -> Option<&'g Tensor> {
         gradients.numbered(self.number)

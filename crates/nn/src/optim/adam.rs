@@ -64,19 +64,12 @@ impl Optimizer for Adam {
             .int("step", self.step);
         for parameter in parameters.iter_mut() {
             let Some(gradient) = parameter.gradient(gradients) else { continue };
-            let shape = parameter.tensor.shape().to_vec();
-            let [mean, square] = match self.moments.remove(&parameter.name) {
-                Some(moments) => moments,
-                None => [zeros(DType::F32, shape.clone())?, zeros(DType::F32, shape)?],
-            };
-            let placeholder = Tensor::from_slice(&[0.0f32], [])?;
-            let tensor = std::mem::replace(&mut parameter.tensor, placeholder);
-            let mut outputs = [tensor, mean, square];
-            let result = cx.call_into(&library::ADAM_STEP, &[gradient], &attributes, &mut outputs);
-            let [tensor, mean, square] = outputs;
-            parameter.tensor = tensor;
-            self.moments.insert(parameter.name.clone(), [mean, square]);
-            result?;
+            if !self.moments.contains_key(&parameter.name) {
+                let begin = || zeros(DType::F32, parameter.tensor.shape().to_vec());
+                self.moments.insert(parameter.name.clone(), [begin()?, begin()?]);
+            }
+            let Some(moments) = self.moments.get_mut(&parameter.name) else { continue };
+            parameter.change(moments, |all| Ok(cx.call_into(&library::ADAM_STEP, &[gradient], &attributes, all)?))?;
         }
         Ok(())
     }
