@@ -68,23 +68,14 @@ pub(crate) fn changed(
                 let lengths = tape.no_grad(|tape| lengths(tape, weight, squares, [a, b], lora.scale))?;
                 let factor = tape.elementwise("div", &[&part(tape, parameter(*index)?, &lora.rows)?, &lengths])?;
                 // With dropout the base part is of the dropped input, as PEFT has it.
-                let whole = match lora.dropout > 0.0 && random.training {
-                    false => tape.one(add_scaled, &[base, &change], &by)?,
-                    true => {
-                        let exact = Attributes::new().bool("exact", true);
-                        let base = tape.one(&library::LINEAR, &[&x, &Var::constant(weight.clone())], &exact)?;
-                        tape.one(add_scaled, &[&base, &change], &by)?
-                    }
+                let base = if drops(lora, random) {
+                    let exact = Attributes::new().bool("exact", true);
+                    tape.one(&library::LINEAR, &[&x, &Var::constant(weight.clone())], &exact)?
+                } else {
+                    base.clone()
                 };
-                let turned = tape.elementwise("mul", &[&whole, &factor])?;
-                let less = match lora.dropout > 0.0 && random.training {
-                    false => base.clone(),
-                    true => {
-                        let exact = Attributes::new().bool("exact", true);
-                        tape.one(&library::LINEAR, &[&x, &Var::constant(weight.clone())], &exact)?
-                    }
-                };
-                let difference = tape.elementwise("sub", &[&turned, &less])?;
+                let whole = tape.one(add_scaled, &[&base, &change], &by)?;
+                let difference = tape.elementwise("sub", &[&tape.elementwise("mul", &[&whole, &factor])?, &base])?;
                 sum = tape.elementwise("add", &[&sum, &difference])?;
             }
         }
@@ -98,8 +89,13 @@ fn part(tape: &Tape, whole: &Var, rows: &Range<usize>) -> Result<Var, Error> {
     Ok(if *rows == (0..all) { whole.clone() } else { tape.narrow(whole, 0, rows.start, rows.len())? })
 }
 
+/// Whether values of its input are left out.
+fn drops(lora: &Lora, random: &Randomness) -> bool {
+    lora.dropout > 0.0 && random.training
+}
+
 fn dropped(tape: &Tape, x: &Var, lora: &Lora, random: &Randomness) -> Result<Var, Error> {
-    if lora.dropout <= 0.0 || !random.training {
+    if !drops(lora, random) {
         return Ok(x.clone());
     }
     let how = Attributes::new()
