@@ -21,6 +21,7 @@ mod matrix;
 mod vector;
 
 pub use activations::{Activations, Form};
+pub(crate) use dense::decode;
 pub(crate) use dense::matrix::{Arguments as TileArguments, multiply as multiply_tile};
 
 /// Rows of weights that are worked on together at most: two vectors of the widest level.

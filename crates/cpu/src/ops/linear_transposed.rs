@@ -1,16 +1,18 @@
 //! Products with weights as they stand: what flows back through linear maps. Packed weights are decoded some rows at a
 //! time, to memory that stays in the cache.
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use windlass_ops::{Args, Error, Inquiry, Kernel};
 use windlass_quant::{Packing, float};
-use windlass_tensor::{DType, Element, PackedLayout, Tensor};
+use windlass_tensor::{DType, Element, Tensor};
 
 use super::failed;
 use super::linear::planes;
 use crate::gemm::{Left, Matrix, Right, Room, multiply, panel_width};
 use crate::isa::level;
+use crate::linear::decode;
 use crate::span::Span;
 
 pub(super) const KERNEL: Kernel = Kernel { op: "linear_transposed", supports, run };
@@ -51,10 +53,14 @@ fn run(args: &mut Args) -> Result<(), Error> {
         multiply(&left, 0..inside, &right, columns, &y, plus.is_some(), session);
         return Ok(());
     }
-    let together = match weight.element() {
-        Element::Packed(layout) => packing(layout.as_ref(), op)?.scheme.row_granularity(columns).max(1),
-        Element::Plain(_) => 1,
+    let stored = match weight.element() {
+        Element::Plain(dtype) => Stored::Floats(*dtype, bytes[0]),
+        Element::Packed(layout) => match layout.as_any().downcast_ref::<Packing>() {
+            Some(packing) => Stored::Packed(*packing, bytes),
+            None => return Err(failed(op, format!("{} cannot be decoded", layout.name()))),
+        },
     };
+    let together = stored.together(columns);
     let (width, padded) = (panel_width(level()), columns.next_multiple_of(panel_width(level())));
     let block = (BLOCK / columns).max(1).next_multiple_of(together).min(inside.next_multiple_of(together));
     let mut panels = Room::new(block * padded);
@@ -69,8 +75,7 @@ fn run(args: &mut Args) -> Result<(), Error> {
             for first in rows.clone().step_by(near) {
                 let rows = first..(first + near).min(rows.end);
                 let mut values = Room::new(rows.len() * columns);
-                let decoded = decode(weight.element(), &bytes, columns, start + first, rows.len(), &mut values);
-                if let Err(error) = decoded {
+                if let Err(error) = stored.decode(columns, start + rows.start..start + rows.end, &mut values) {
                     *failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
                     return;
                 }
@@ -79,8 +84,8 @@ fn run(args: &mut Args) -> Result<(), Error> {
                 }
             }
         });
-        if let Some(message) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
-            return Err(failed(op, message));
+        if let Some(error) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
+            return Err(error);
         }
         let right = Right::Panels { values: &panels, rows: count };
         multiply(&left, start..start + count, &right, columns, &y, plus.is_some() || start > 0, session);
@@ -109,34 +114,32 @@ fn spread(values: &[f32], row: usize, rows: usize, width: usize, panels: &Span<f
     }
 }
 
-fn packing<'a>(layout: &'a dyn PackedLayout, op: &'static str) -> Result<&'a Packing, Error> {
-    layout.as_any().downcast_ref::<Packing>().ok_or_else(|| failed(op, "the weights' scheme cannot be decoded"))
+/// Weights as they are stored.
+enum Stored<'a> {
+    Floats(DType, &'a [u8]),
+    Packed(Packing, Vec<&'a [u8]>),
 }
 
-/// Decodes `rows` rows from `first` on.
-fn decode<'p>(
-    element: &Element,
-    planes: &[&'p [u8]],
-    columns: usize,
-    first: usize,
-    rows: usize,
-    values: &mut [f32],
-) -> Result<(), String> {
-    match element {
-        Element::Plain(dtype) => {
-            let (start, length) = (first * columns * dtype.size(), rows * columns * dtype.size());
-            let bytes = planes.first().and_then(|plane| plane.get(start..start + length));
-            float::to_f32(*dtype, bytes.ok_or("the weights are too short")?, values).map_err(|e| e.to_string())
+impl Stored<'_> {
+    /// Rows that are decoded together at least.
+    fn together(&self, columns: usize) -> usize {
+        match self {
+            Stored::Floats(..) => 1,
+            Stored::Packed(packing, _) => packing.scheme.row_granularity(columns).max(1),
         }
-        Element::Packed(layout) => {
-            let packing = layout.as_any().downcast_ref::<Packing>().ok_or("the scheme cannot be decoded")?;
-            let ranges = packing.plane_ranges(columns, first, rows)?;
-            let cut = |(plane, (start, length)): (&&'p [u8], &(u64, u64))| -> Option<&'p [u8]> {
-                plane.get(*start as usize..(*start + *length) as usize)
-            };
-            let parts: Option<Vec<&[u8]>> = planes.iter().zip(&ranges).map(cut).collect();
-            let parts = parts.ok_or("a plane is too short")?;
-            packing.scheme.decode(&parts, columns, packing.float, values).map_err(|e| e.to_string())
+    }
+
+    /// Decodes `rows`.
+    fn decode(&self, columns: usize, rows: Range<usize>, values: &mut [f32]) -> Result<(), Error> {
+        match self {
+            Stored::Floats(dtype, bytes) => {
+                let row = columns * dtype.size();
+                let bytes = bytes.get(rows.start * row..rows.end * row);
+                float::to_f32(*dtype, bytes.unwrap_or_default(), values).map_err(|e| failed("linear_transposed", e))
+            }
+            Stored::Packed(packing, planes) => {
+                decode(packing, planes, columns, &rows, values).map_err(|e| failed("linear_transposed", e))
+            }
         }
     }
 }

@@ -45,8 +45,11 @@ struct Operand {
 
 impl Operand {
     fn of(tensor: &Tensor) -> Result<Self, Error> {
-        // A single matrix is read as it lies; of a stack that has gaps a copy is made.
-        let tensor = if tensor.shape().rank() == 2 { tensor.clone() } else { tensor.contiguous()? };
+        // A single matrix is read as it lies; a stack that has gaps, what is stretched and what a file holds at odd places
+        // is copied.
+        let strides = tensor.layout().strides();
+        let plain = (tensor.shape().rank() == 2 && !strides.contains(&0)) || tensor.layout().is_contiguous();
+        let tensor = if plain && values(tensor).is_some() { tensor.clone() } else { copied(tensor)? };
         let shape = tensor.shape().to_vec();
         let (outer, matrix) = shape.split_at(shape.len() - 2);
         let strides = tensor.layout().strides();
@@ -66,9 +69,23 @@ impl Operand {
                 size *= own;
             }
         }
-        let bytes = self.tensor.planes()[0].bytes().unwrap_or_default();
-        let values: &[f32] = bytemuck::cast_slice(&bytes[self.tensor.layout().offset() * 4..]);
         let first = index * self.matrix[0] * self.matrix[1];
-        Matrix { values: &values[first..], row: self.strides[0], column: self.strides[1] }
+        Matrix {
+            values: &values(&self.tensor).unwrap_or_default()[first..],
+            row: self.strides[0],
+            column: self.strides[1],
+        }
     }
+}
+
+/// The floats of a tensor from its first on, where they are in host memory and aligned.
+fn values(tensor: &Tensor) -> Option<&[f32]> {
+    let bytes = tensor.planes().first()?.bytes()?.get(tensor.layout().offset() * 4..)?;
+    bytemuck::try_cast_slice(bytes).ok()
+}
+
+fn copied(tensor: &Tensor) -> Result<Tensor, Error> {
+    let mut values = vec![0.0f32; tensor.shape().values()];
+    tensor.read(bytemuck::cast_slice_mut(&mut values))?;
+    Ok(Tensor::from_slice(&values, tensor.shape().to_vec())?)
 }

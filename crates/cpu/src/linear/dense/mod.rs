@@ -115,7 +115,8 @@ pub(super) fn apply_decoded(
     failure.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err)
 }
 
-fn decode<'a>(
+/// Decodes some rows of packed weights to `values`.
+pub(crate) fn decode<'a>(
     packing: &Packing,
     planes: &[&'a [u8]],
     columns: usize,
