@@ -118,7 +118,7 @@ impl Tolerance {
     pub const EXACT: Self = Self { relative: 0.0, absolute: 0.0 };
 
     /// For values that are computed one by one.
-    pub const ELEMENTWISE: Self = Self { relative: 2e-6, absolute: 3e-7 };
+    pub const ELEMENTWISE: Self = Self { relative: 2e-6, absolute: 1e-7 };
 
     /// For sums.
     pub const SUM: Self = Self { relative: 1e-5, absolute: 1e-5 };

@@ -18,7 +18,7 @@ pub(super) fn gradient(row: &Row) -> Gradient {
 pub(super) const REFUSED: Gradient = Gradient::Refused("it is a gradient itself");
 
 /// Derivatives are sums where the op is one term.
-pub(super) const TOLERANCE: Tolerance = Tolerance { relative: 2e-5, absolute: 1e-6 };
+pub(super) const TOLERANCE: Tolerance = Tolerance { relative: 1e-5, absolute: 1e-6 };
 
 /// How a gradient flows on to one input.
 enum Flow {
