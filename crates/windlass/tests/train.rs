@@ -126,3 +126,37 @@ fn a_gguf_is_trained_as_its_original() {
         assert!(worst < 1e-4, "{name}: {worst}");
     }
 }
+
+#[test]
+fn nothing_of_an_earlier_run_or_of_others_is_replaced_unasked() {
+    let out = tempfile::tempdir().unwrap();
+    let once = Options { steps: Some(1), ..options(&golden("models/qwen3"), "qwen3-lora", "lora", &ALL, out.path()) };
+    losses(&once, None);
+    let refused = |options: &Options| {
+        let observer = Observer { stop: &AtomicBool::new(false), memory_limit: None, threads: 2, step: &|_, _| {} };
+        let run = Context::here(|cx| train(cx, options, &Limits::default(), &observer));
+        run.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    assert!(refused(&once).contains("metrics.jsonl exists already"), "{}", refused(&once));
+    std::fs::remove_file(out.path().join("metrics.jsonl")).unwrap();
+    assert!(refused(&once).contains("adapter exists already"), "{}", refused(&once));
+    let again = Options { overwrite: true, ..once };
+    std::fs::write(out.path().join("adapter/thesis.txt"), "my own").unwrap();
+    assert!(!refused(&again).is_empty());
+    assert_eq!(std::fs::read_to_string(out.path().join("adapter/thesis.txt")).unwrap(), "my own");
+    std::fs::remove_file(out.path().join("adapter/thesis.txt")).unwrap();
+    assert_eq!(losses(&again, None).len(), 1);
+}
+
+/// Not by the last digit either: what is left out depends on the seed alone.
+#[test]
+fn dropout_is_the_same_for_the_same_seed() {
+    let run = |seed: u64, method: &str, run: &str, model: &str| {
+        let out = tempfile::tempdir().unwrap();
+        let plain = options(&golden("models").join(model), run, method, &ALL, out.path());
+        losses(&Options { dropout: 0.3, seed, steps: Some(4), ..plain }, None)
+    };
+    assert_eq!(run(1, "lora", "qwen3-lora", "qwen3"), run(1, "lora", "qwen3-lora", "qwen3"));
+    assert_ne!(run(1, "lora", "qwen3-lora", "qwen3"), run(2, "lora", "qwen3-lora", "qwen3"));
+    assert_eq!(run(1, "dora", "qwen2-dora", "qwen2"), run(1, "dora", "qwen2-dora", "qwen2"));
+}

@@ -47,6 +47,7 @@ use quality::Gate;
 pub use belongings::side_files;
 pub(crate) use image::{Image, fingerprint, tensor};
 pub use output::write_layout;
+pub(crate) use place::check as check_target;
 pub use quality::{Quality, WINDOWS};
 
 /// What to convert, and how.

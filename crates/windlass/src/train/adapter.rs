@@ -1,15 +1,16 @@
 //! Adapters that training begins with, and writes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use windlass_formats::adapter::{self, Factor, Form, Style};
-use windlass_formats::{Target, TargetTensor, container};
+use windlass_formats::{Layout, Target, TargetTensor, container};
 use windlass_nn::Parameters;
 use windlass_tensor::{DType, Limits, Tensor};
-use windlass_train::{Adapter, Start, in_plain_order};
+use windlass_train::{Adapter, Module, Start, in_plain_order};
 
 use super::Options;
+use crate::convert::check_target;
 use crate::rows::{decode, rows_and_columns, slices};
 use crate::{Code, Error, Model, Result};
 
@@ -42,39 +43,56 @@ pub fn read(path: &Path, limits: &Limits) -> Result<Start> {
     Ok(start)
 }
 
-/// Writes a folder as PEFT does.
-pub fn write(path: &Path, parameters: &Parameters, adapter: &Adapter, model: &Model, options: &Options) -> Result<()> {
-    let mut tensors: Vec<(String, Tensor)> = Vec::new();
-    for module in &adapter.modules {
-        let factors = [(Factor::A, Some(module.a)), (Factor::B, Some(module.b)), (Factor::Magnitude, module.magnitude)];
-        for (factor, index) in factors {
-            let Some(index) = index else { continue };
-            let name = Style::Peft.tensor_name(&module.name, Form::Linear, factor);
-            tensors.push((name, in_plain_order(parameters, index, module)?));
+/// A folder that is to hold the adapter, as PEFT writes it: planned before training, written after it.
+pub struct Output {
+    path: PathBuf,
+    layout: Layout,
+    /// Place among the parameters, and module, of every tensor.
+    tensors: Vec<(usize, Module)>,
+}
+
+impl Output {
+    /// Plans the folder, and refuses it where something is that is not to be replaced.
+    pub fn plan(
+        path: PathBuf,
+        parameters: &Parameters,
+        adapter: &Adapter,
+        model: &Model,
+        options: &Options,
+    ) -> Result<Output> {
+        let mut named = Vec::new();
+        for module in &adapter.modules {
+            let factors =
+                [(Factor::A, Some(module.a)), (Factor::B, Some(module.b)), (Factor::Magnitude, module.magnitude)];
+            for (factor, index) in factors {
+                let Some((index, parameter)) = index.and_then(|i| Some((i, parameters.get(i)?))) else { continue };
+                let name = Style::Peft.tensor_name(&module.name, Form::Linear, factor);
+                let shape = parameter.tensor.shape().to_vec();
+                named.push((TargetTensor { name, element: DType::F32.into(), shape }, (index, module.clone())));
+            }
         }
+        named.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        let (tensors, places): (Vec<_>, Vec<_>) = named.into_iter().unzip();
+        let config = serde_json::to_vec_pretty(&config(adapter, model, options));
+        let config = config.map_err(|e| Error::new(Code::Failed, e.to_string()))?;
+        let target = Target { tensors, files: vec![(adapter::CONFIG.into(), config)], ..Target::default() };
+        let missing = || Error::new(Code::Failed, "safetensors is not registered");
+        let layout = container("safetensors").ok_or_else(missing)?.layout(&target)?;
+        check_target(&path, &model.source, &layout, options.overwrite)?;
+        Ok(Output { path, layout, tensors: places })
     }
-    tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let config = serde_json::to_vec_pretty(&config(adapter, model, options))
-        .map_err(|e| Error::new(Code::Failed, e.to_string()))?;
-    let target = Target {
-        tensors: tensors
-            .iter()
-            .map(|(name, t)| TargetTensor { name: name.clone(), element: DType::F32.into(), shape: t.shape().to_vec() })
-            .collect(),
-        files: vec![(adapter::CONFIG.into(), config)],
-        ..Target::default()
-    };
-    let missing = || Error::new(Code::Failed, "safetensors is not registered");
-    let layout = container("safetensors").ok_or_else(missing)?.layout(&target)?;
-    if path.exists() {
-        std::fs::remove_dir_all(path).map_err(|e| Error::io(path, e))?;
+
+    /// Writes the parameters as they are now. Gives the folder.
+    pub fn write(self, parameters: &Parameters) -> Result<PathBuf> {
+        crate::convert::write_layout(&self.path, &self.layout, |at| {
+            let (index, module) = &self.tensors[at];
+            let tensor = in_plain_order(parameters, *index, module)?;
+            let mut bytes = vec![0; tensor.shape().values() * 4];
+            tensor.read(&mut bytes)?;
+            Ok(bytes)
+        })?;
+        Ok(self.path)
     }
-    crate::convert::write_layout(path, &layout, |index| {
-        let tensor = &tensors[index].1;
-        let mut bytes = vec![0; tensor.shape().values() * 4];
-        tensor.read(&mut bytes)?;
-        Ok(bytes)
-    })
 }
 
 fn config(adapter: &Adapter, model: &Model, options: &Options) -> serde_json::Value {

@@ -48,11 +48,11 @@ pub struct Observer<'a> {
 
 /// Trains, and writes the adapter.
 pub fn train(cx: &Context, options: &Options, limits: &Limits, observer: &Observer) -> Result<Report> {
-    let adapter_path = options.out.join("adapter");
-    if adapter_path.exists() && !options.overwrite {
-        let message = format!("{} exists already", adapter_path.display());
+    let metrics_path = options.out.join("metrics.jsonl");
+    if metrics_path.exists() && !options.overwrite {
+        let message = format!("{} exists already", metrics_path.display());
         return Err(Error::new(Code::Failed, message)
-            .at(&adapter_path)
+            .at(&metrics_path)
             .help("choose another --out, or add --overwrite"));
     }
     let model = Model::open(&options.model, limits)?;
@@ -64,7 +64,7 @@ pub fn train(cx: &Context, options: &Options, limits: &Limits, observer: &Observ
     }
     let examples = examples(&model, &options.data, context, limits)?;
     let eval = options.eval_data.as_ref().map(|path| self::examples(&model, path, context, limits)).transpose()?;
-    let mut trainer = trainer(cx, &model, options, context, examples.len(), limits, observer)?;
+    let (mut trainer, adapter) = trainer(cx, &model, options, context, examples.len(), limits, observer)?;
     let steps = steps(options, examples.len());
     let schedule = Schedule {
         kind: Kind::named(&options.scheduler)?,
@@ -73,26 +73,25 @@ pub fn train(cx: &Context, options: &Options, limits: &Limits, observer: &Observ
         steps,
     };
     std::fs::create_dir_all(&options.out).map_err(|e| Error::io(&options.out, e))?;
-    let metrics_path = options.out.join("metrics.jsonl");
+    let output = adapter::Output::plan(options.out.join("adapter"), &trainer.parameters, &adapter, &model, options)?;
     let metrics = File::create(&metrics_path).map_err(|e| Error::io(&metrics_path, e))?;
     let mut metrics = BufWriter::new(metrics);
     let mut last = f64::NAN;
-    while trainer.0.steps() < steps && !observer.stop.load(Ordering::Relaxed) {
-        let rate = schedule.rate(trainer.0.steps());
-        let report = trainer.0.step(cx, &examples, rate)?;
+    while trainer.steps() < steps && !observer.stop.load(Ordering::Relaxed) {
+        let rate = schedule.rate(trainer.steps());
+        let report = trainer.step(cx, &examples, rate)?;
         last = report.loss;
         let line = serde_json::to_string(&report).map_err(|e| Error::new(Code::Failed, e.to_string()))?;
         writeln!(metrics, "{line}").and_then(|()| metrics.flush()).map_err(|e| Error::io(&metrics_path, e))?;
         (observer.step)(&report, steps);
     }
-    let eval_loss = eval.map(|examples| trainer.0.evaluate(cx, &examples)).transpose()?;
-    adapter::write(&adapter_path, &trainer.0.parameters, &trainer.1, &model, options)?;
+    let eval_loss = eval.map(|examples| trainer.evaluate(cx, &examples)).transpose()?;
     Ok(Report {
-        steps: trainer.0.steps(),
+        steps: trainer.steps(),
         final_loss: last,
         eval_loss,
-        adapter: adapter_path,
-        trained: trainer.0.parameters.values(),
+        adapter: output.write(&trainer.parameters)?,
+        trained: trainer.parameters.values(),
         peak_memory_bytes: windlass_runtime::system::peak_memory().unwrap_or(0),
     })
 }
