@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use windlass_cpu::linear::{Activations, Form, Linear};
-use windlass_quant::{Packing, scheme};
+use windlass_quant::{Importance, Packing, scheme};
 use windlass_runtime::scheduler::{Session, Team};
 use windlass_tensor::{DType, Element, PackedLayout};
 
@@ -92,7 +92,12 @@ impl Layer {
                         let mut planes: Vec<Vec<u8>> = sizes.iter().map(|n| vec![0; *n as usize]).collect();
                         let mut outer: Vec<&mut [u8]> = planes.iter_mut().map(|p| &mut p[..]).collect();
                         if packing.scheme.can_encode() {
-                            packing.scheme.encode(&values, columns, None, packing.float, &mut outer)?;
+                            let even = vec![1.0; columns];
+                            let needed = packing.scheme.importance() == Importance::Required;
+                            let tally = packing.scheme.tally(&values, columns, packing.float);
+                            packing.scheme.begin(&tally, &mut outer);
+                            let importance = needed.then_some(&even[..]);
+                            packing.scheme.encode(&values, columns, importance, packing.float, &mut outer)?;
                         }
                         planes
                     }

@@ -3,7 +3,7 @@
 
 use windlass_cpu::isa::{Level, level, with_level};
 use windlass_cpu::linear::{Activations, Form, Linear};
-use windlass_quant::{Packing, SchemeRef, schemes};
+use windlass_quant::{Packing, Plane, PlaneType, SchemeRef, schemes};
 use windlass_runtime::scheduler::Team;
 use windlass_tensor::{DType, Element, PackedLayout};
 
@@ -25,7 +25,11 @@ struct Matrix {
 
 impl Matrix {
     fn packed(scheme: SchemeRef, rows: usize, columns: usize) -> Option<Matrix> {
-        let float = if scheme.name().starts_with("mlx") { DType::F32 } else { DType::F16 };
+        Self::packed_as(scheme, DType::F32, rows, columns)
+    }
+
+    /// With scales of type `float`. Values are not rounded to it, which is what the libraries' own kernels do.
+    fn packed_as(scheme: SchemeRef, float: DType, rows: usize, columns: usize) -> Option<Matrix> {
         let packing = Packing { scheme, float };
         let sizes = packing.plane_bytes(&[rows, columns]).ok()?;
         let mut seed = 7;
@@ -41,9 +45,16 @@ impl Matrix {
             let needed = scheme.importance() == windlass_quant::Importance::Required;
             scheme.encode(&values, columns, needed.then_some(&importance[..]), float, &mut outer).unwrap();
         } else {
-            for plane in &mut planes {
-                // Whatever half such bytes make, it is finite.
-                plane.iter_mut().for_each(|b| *b = (random(&mut seed) * 127.0) as i8 as u8 & 0x3f);
+            for (plane, bytes) in scheme.planes().iter().zip(&mut planes) {
+                let dtype = packing.plane_type(plane);
+                if matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
+                    let scales: Vec<f32> =
+                        (0..bytes.len() / dtype.size()).map(|_| 0.02 + random(&mut seed) * 0.01).collect();
+                    windlass_quant::float::from_f32(dtype, &scales, &mut bytes[1..]).unwrap();
+                } else {
+                    // Whatever float such bytes make, it is finite.
+                    bytes.iter_mut().for_each(|b| *b = (random(&mut seed) * 127.0) as i8 as u8 & 0x3f);
+                }
             }
         }
         if let Some(order) = scheme.planes().iter().position(|p| p.name == "g_idx") {
@@ -54,8 +65,10 @@ impl Matrix {
             }
         }
         let mut values = vec![0.0; rows * columns];
-        let inner: Vec<&[u8]> = planes.iter().map(|p| &p[1..]).collect();
-        scheme.decode(&inner, columns, float, &mut values).unwrap();
+        let wide: Vec<Vec<u8>> =
+            scheme.planes().iter().zip(&planes).map(|(p, bytes)| widened(p, float, bytes)).collect();
+        let inner: Vec<&[u8]> = wide.iter().map(|p| &p[..]).collect();
+        scheme.decode(&inner, columns, DType::F32, &mut values).unwrap();
         Some(Matrix { element: packing.element(), planes, values, rows, columns })
     }
 
@@ -74,6 +87,16 @@ impl Matrix {
     }
 }
 
+/// The numbers of a plane (which begin after a byte), those of type `float` as F32.
+fn widened(plane: &Plane, float: DType, bytes: &[u8]) -> Vec<u8> {
+    if plane.element != PlaneType::Float {
+        return bytes[1..].to_vec();
+    }
+    let mut values = vec![0.0; bytes.len() / float.size()];
+    windlass_quant::float::to_f32(float, &bytes[1..], &mut values).unwrap();
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
 fn activations(m: usize, columns: usize) -> Vec<f32> {
     let mut seed = 11;
     let mut x: Vec<f32> = (0..m * columns).map(|i| random(&mut seed) * if i % 61 == 0 { 8.0 } else { 1.0 }).collect();
@@ -87,6 +110,7 @@ fn activations(m: usize, columns: usize) -> Vec<f32> {
 fn rounded(form: Form, x: &[f32]) -> Vec<f32> {
     let group = match form {
         Form::Floats => return x.to_vec(),
+        Form::Bytes16 => 16,
         Form::Bytes32 => 32,
         Form::Bytes256 => 256,
     };
@@ -129,6 +153,12 @@ fn levels() -> impl Iterator<Item = Level> {
     Level::ALL.into_iter().filter(|l| *l <= level())
 }
 
+/// NF4 and FP4 are multiplied with tables of 8 bits: 0.5 and 0.4 % of a value.
+fn tolerance(element: &Element) -> f64 {
+    let name = element.name();
+    if name.starts_with("nf4") || name.starts_with("fp4") { 3e-2 } else { 1e-5 }
+}
+
 fn check(matrix: &Matrix, ms: &[usize]) {
     let linear = matrix.linear();
     for m in ms {
@@ -138,7 +168,8 @@ fn check(matrix: &Matrix, ms: &[usize]) {
             let y = with_level(level, || multiply(&linear, &x, *m, 2));
             let error = error(matrix, &exact, &y);
             let what = format!("{:?} {level:?} {}x{} m={m}", matrix.element, matrix.rows, matrix.columns);
-            assert!(error < 1e-5, "{what}: {error:e}");
+            let tolerance = tolerance(&matrix.element);
+            assert!(error < tolerance, "{what}: {error:e}");
         }
     }
 }
@@ -158,8 +189,17 @@ fn every_scheme_multiplies_as_it_decodes() {
 }
 
 #[test]
+fn scales_of_every_float_type() {
+    for scheme in schemes().into_iter().filter(|s| s.planes().iter().any(|p| p.element == PlaneType::Float)) {
+        for float in [DType::BF16, DType::F16] {
+            check(&Matrix::packed_as(scheme, float, 35, columns(scheme, 4)).unwrap(), &[1, 9]);
+        }
+    }
+}
+
+#[test]
 fn sizes_that_straddle_tiles_and_panels() {
-    for name in ["q4_0", "q8_0", "q4_k", "q6_k", "mlx4-g64"] {
+    for name in ["q4_0", "q8_0", "q4_k", "q6_k", "mlx4-g64", "mlx3-g32", "gptq4-g128", "int8"] {
         let scheme = windlass_quant::scheme(name).unwrap();
         for rows in [1, 31, 33, 64] {
             check(&Matrix::packed(scheme, rows, columns(scheme, 5)).unwrap(), &[1, 2, 7, 8, 13, 64]);
@@ -169,7 +209,7 @@ fn sizes_that_straddle_tiles_and_panels() {
 
 #[test]
 fn rows_longer_than_a_panel() {
-    for name in ["q4_0", "q4_1", "q2_k", "q5_k", "iq4_xs", "mlx3-g32"] {
+    for name in ["q4_0", "q4_1", "q2_k", "q5_k", "iq4_xs", "mlx3-g32", "mlx6-g128", "hqq4-g16", "qint8", "ct8-row"] {
         let scheme = windlass_quant::scheme(name).unwrap();
         check(&Matrix::packed(scheme, 40, 2560).unwrap(), &[1, 3, 15]);
     }
@@ -178,7 +218,7 @@ fn rows_longer_than_a_panel() {
 #[test]
 fn a_row_is_the_same_alone_and_among_others_on_any_number_of_threads() {
     let mut matrices = vec![Matrix::floats(DType::F32, 97, 1280), Matrix::floats(DType::BF16, 97, 1280)];
-    for name in ["q4_0", "q4_1", "q8_0", "q4_k", "q6_k", "q2_k", "iq4_xs", "mlx4-g64"] {
+    for name in ["q4_0", "q4_1", "q8_0", "q4_k", "q6_k", "q2_k", "iq4_xs", "mlx4-g64", "hqq2-g16", "int8"] {
         matrices.push(Matrix::packed(windlass_quant::scheme(name).unwrap(), 97, 1280).unwrap());
     }
     let x = activations(29, 1280);

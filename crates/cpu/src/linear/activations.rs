@@ -16,6 +16,8 @@ use crate::span::Span;
 pub enum Form {
     /// As they are.
     Floats,
+    /// Bytes with a scale per 16, for weights whose groups are as small.
+    Bytes16,
     /// Bytes with a scale per 32: what GGML calls Q8_0, but that the scale stays `f32`.
     Bytes32,
     /// Bytes with a scale per 256, for super-blocks: GGML's Q8_K.
@@ -27,6 +29,7 @@ impl Form {
     pub(super) const fn group(self) -> usize {
         match self {
             Form::Floats => 1,
+            Form::Bytes16 => 16,
             Form::Bytes32 => 32,
             Form::Bytes256 => 256,
         }
@@ -58,8 +61,8 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// Prepares `rows` rows of `columns` values each. Columns must be a multiple of 32 for [`Form::Bytes32`] and of 256 for
-    /// [`Form::Bytes256`].
+    /// Prepares `rows` rows of `columns` values each. Columns must be a multiple of 16 for [`Form::Bytes16`], of 32 for
+    /// [`Form::Bytes32`] and of 256 for [`Form::Bytes256`].
     pub fn new(form: Form, x: &[f32], rows: usize, columns: usize, session: &Session<'_>) -> Result<Self, Error> {
         let size = rows.checked_mul(columns).filter(|n| *n > 0);
         let size = size.ok_or_else(|| Error::Shape(format!("activations of {rows} rows, {columns} columns")))?;
@@ -192,6 +195,7 @@ impl Kernel for Prepare<'_> {
             unsafe {
                 match self.form {
                     Form::Floats => self.target.floats(row, x),
+                    Form::Bytes16 => self.target.bytes::<S, 16>(row, x),
                     Form::Bytes32 => self.target.bytes::<S, 32>(row, x),
                     Form::Bytes256 => self.target.bytes::<S, 256>(row, x),
                 }

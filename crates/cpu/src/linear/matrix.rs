@@ -10,6 +10,8 @@ use std::ops::Range;
 use windlass_runtime::scheduler::Session;
 
 use super::activations::{Activations, Form, SUMMED};
+use super::ahead::Ahead;
+use super::apart::Fill;
 use super::codes::{Codes, Sink};
 use super::{Output, PANEL, Rows};
 use crate::isa::{Kernel, dispatch};
@@ -18,6 +20,9 @@ use crate::span::Span;
 
 /// Columns of a panel; a multiple of 256.
 const CHUNK: usize = 1024;
+
+/// The same for a few rows of activations: what is unpacked is used at once, and stays in the first cache until then.
+const SMALL_CHUNK: usize = 512;
 
 /// Groups have 16 values or more.
 const MOST_GROUPS: usize = CHUNK / 16;
@@ -47,7 +52,7 @@ pub(super) fn apply<C: Codes>(weights: &Rows<'_>, x: &Activations, y: &Output, s
     let sums = Sums::new::<C>(x, session);
     // The panel that this thread takes next, if all are equally fast.
     let ahead = PANEL * session.threads();
-    session.balance(y.rows, PANEL, &|rows| {
+    let run = |rows: Range<usize>, next: usize| {
         let mut panel = SCRATCH.take().unwrap_or_else(|| {
             Box::new(Panel {
                 codes: [0; CHUNK / 4 * 2 * VECTOR],
@@ -55,11 +60,18 @@ pub(super) fn apply<C: Codes>(weights: &Rows<'_>, x: &Activations, y: &Output, s
                 mins: [0.0; MOST_GROUPS * PANEL],
             })
         });
-        let product = Product::<C> { weights, x, y, sums: &sums, rows, ahead, panel: &mut panel, codes: PhantomData };
+        let panel_of_thread = &mut panel;
+        let product =
+            Product::<C> { weights, x, y, sums: &sums, rows, next, ahead, panel: panel_of_thread, codes: PhantomData };
         // SAFETY: the level is this machine's; sizes were checked; ranges of rows are disjoint.
         unsafe { dispatch(x.level, product) };
         SCRATCH.set(Some(panel));
-    });
+    };
+    if x.height == 1 {
+        session.spread(y.rows, PANEL, &run);
+    } else {
+        session.balance(y.rows, PANEL, &|rows| run(rows, y.rows));
+    }
 }
 
 /// Sums of activations by groups of the scheme, in the layout of the scales.
@@ -114,6 +126,8 @@ struct Product<'a, C> {
     y: &'a Output,
     sums: &'a Sums,
     rows: Range<usize>,
+    /// The row that this thread is likely to go on with; the number of rows where none is known.
+    next: usize,
     /// From a row of weights to one that is needed next.
     ahead: usize,
     panel: &'a mut Panel,
@@ -123,14 +137,19 @@ struct Product<'a, C> {
 impl<C: Codes> Kernel for Product<'_, C> {
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self) {
+        let few = self.x.height == 1;
+        let most = if few { SMALL_CHUNK } else { CHUNK };
         for first in self.rows.clone().step_by(2 * S::ROWS) {
-            for chunk in (0..self.x.columns).step_by(CHUNK) {
-                let columns = chunk..self.x.columns.min(chunk + CHUNK);
+            let mut ahead = few.then(|| self.ahead::<S>(first));
+            for chunk in (0..self.x.columns).step_by(most) {
+                let columns = chunk..self.x.columns.min(chunk + most);
                 // SAFETY: rows and columns exist; promises of `apply`.
                 unsafe {
-                    S::call(Unpack { product: &mut self, first, columns: columns.clone() });
+                    S::call(Unpack { product: &mut self, first, columns: columns.clone(), ahead: &mut ahead });
                     for tile in 0..self.x.tiles() {
-                        self.ask_ahead::<S>(first, chunk, tile);
+                        if !few {
+                            self.ask_ahead::<S>(first, chunk, tile);
+                        }
                         self.tile::<S>(first, &columns, tile);
                     }
                 }
@@ -144,6 +163,8 @@ struct Unpack<'a, 'b, C> {
     product: &'a mut Product<'b, C>,
     first: usize,
     columns: Range<usize>,
+    /// Weights that are asked for meanwhile.
+    ahead: &'a mut Option<Ahead>,
 }
 
 impl<C: Codes> Kernel for Unpack<'_, '_, C> {
@@ -155,15 +176,24 @@ impl<C: Codes> Kernel for Unpack<'_, '_, C> {
             unsafe {
                 let mut at = weights.at(self.first + half * S::ROWS, S::ROWS);
                 at = at.add(self.columns.start / C::BLOCK * C::BYTES);
+                let scales = panel.scales.as_mut_ptr().add(half * S::ROWS);
+                let mins = panel.mins.as_mut_ptr().add(half * S::ROWS);
                 let mut sink = Expand::<S> {
                     codes: panel.codes.as_mut_ptr().add(half * 4 * S::ROWS),
-                    scales: panel.scales.as_mut_ptr().add(half * S::ROWS),
-                    mins: C::MINS.then(|| panel.mins.as_mut_ptr().add(half * S::ROWS)),
+                    scales: (!C::APART).then_some(scales),
+                    mins: (C::MINS && !C::APART).then_some(mins),
                     level: PhantomData,
                 };
                 for _ in 0..self.columns.len() / C::BLOCK {
+                    if let Some(ahead) = &mut *self.ahead {
+                        ahead.step::<S>();
+                    }
                     C::unpack::<S>(at, weights.stride, &mut sink);
                     at = at.add(C::BYTES);
+                }
+                if let (true, Some(apart)) = (C::APART, &weights.apart) {
+                    let (first, columns) = (self.first + half * S::ROWS, &self.columns);
+                    S::call(Fill { apart, first, columns, unit: C::GROUP, scales, mins });
                 }
             }
         }
@@ -173,7 +203,7 @@ impl<C: Codes> Kernel for Unpack<'_, '_, C> {
 /// Writes groups one behind another into one half of a panel.
 struct Expand<S> {
     codes: *mut u8,
-    scales: *mut f32,
+    scales: Option<*mut f32>,
     mins: Option<*mut f32>,
     level: PhantomData<S>,
 }
@@ -189,8 +219,10 @@ impl<S: Simd> Sink<S> for Expand<S> {
                     self.codes = self.codes.add(2 * 4 * S::ROWS);
                 }
             }
-            S::store_float(self.scales, scale);
-            self.scales = self.scales.add(2 * S::ROWS);
+            if let Some(scales) = &mut self.scales {
+                S::store_float(*scales, scale);
+                *scales = scales.add(2 * S::ROWS);
+            }
             if let Some(mins) = &mut self.mins {
                 S::store_float(*mins, min);
                 *mins = mins.add(2 * S::ROWS);
@@ -200,6 +232,16 @@ impl<S: Simd> Sink<S> for Expand<S> {
 }
 
 impl<C: Codes> Product<'_, C> {
+    /// What to ask for while the panel of rows from `first` on is unpacked, a block at a time.
+    #[inline(always)]
+    fn ahead<S: Simd>(&self, first: usize) -> Ahead {
+        let after = first + 2 * S::ROWS;
+        let next = if after < self.rows.end { after } else { self.next };
+        let next = if next < self.y.rows { next } else { first };
+        let at = self.weights.at(next, 2 * S::ROWS);
+        Ahead::new(at, 2 * S::ROWS * self.weights.stride, 2 * (self.x.columns / C::BLOCK))
+    }
+
     /// Asks for this tile's share of the weights that are needed after those from row `first` on, into the second cache.
     ///
     /// # Safety
@@ -316,6 +358,8 @@ unsafe fn by_kind<S: Simd, C: Codes, const M: usize>(a: Arguments) {
             (Form::Bytes256, 16, true) => by_width::<S, C, M, 16, 4, true>(a),
             (Form::Bytes256, _, false) => by_width::<S, C, M, 8, 8, false>(a),
             (Form::Bytes256, _, true) => by_width::<S, C, M, 8, 8, true>(a),
+            (Form::Bytes16, _, false) => by_width::<S, C, M, 1, 4, false>(a),
+            (Form::Bytes16, _, true) => by_width::<S, C, M, 1, 4, true>(a),
             (_, _, false) => by_width::<S, C, M, 1, 8, false>(a),
             (_, _, true) => by_width::<S, C, M, 1, 8, true>(a),
         }

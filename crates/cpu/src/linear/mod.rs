@@ -14,10 +14,11 @@ use crate::span::Span;
 
 mod activations;
 mod ahead;
+mod apart;
 mod codes;
 mod dense;
-
 mod matrix;
+mod planes;
 mod vector;
 
 pub use activations::{Activations, Form};
@@ -39,6 +40,8 @@ enum Weights<'a> {
     Codes(&'static codes::Entry, Rows<'a>),
     /// Floats of this type.
     Dense(DType, Rows<'a>),
+    /// Floats of eight bits with scales.
+    Scaled(Rows<'a>),
     /// Any other scheme: decoded to floats, a panel at a time.
     Decoded(Packing, Vec<&'a [u8]>),
 }
@@ -50,6 +53,8 @@ struct Rows<'a> {
     /// Rows that fill panels.
     whole: usize,
     rest: Vec<u8>,
+    /// Scales that do not lie in the rows.
+    apart: Option<apart::Apart<'a>>,
 }
 
 impl<'a> Linear<'a> {
@@ -82,10 +87,17 @@ impl<'a> Linear<'a> {
                 return Err(Error::Size { what: "bytes of a plane", expected: *size as usize, found: plane.len() });
             }
         }
-        Ok(match codes::entry(packing.scheme.name()) {
-            Some(entry) => Weights::Codes(entry, Rows::new(planes, rows, columns / entry.block * entry.bytes)?),
-            None => Weights::Decoded(packing, planes.to_vec()),
-        })
+        if let Some(entry) = codes::entry(packing.scheme.name()) {
+            return Ok(Weights::Codes(entry, Rows::new(planes, rows, columns / entry.block * entry.bytes)?));
+        }
+        if let Some(apart) = planes::floats(&packing, planes, rows, columns) {
+            return Ok(Weights::Scaled(Rows { apart: Some(apart), ..Rows::new(&planes[..1], rows, columns)? }));
+        }
+        let Some((entry, apart)) = planes::parts(&packing, planes, rows, columns) else {
+            return Ok(Weights::Decoded(packing, planes.to_vec()));
+        };
+        let codes = Rows::new(&planes[..1], rows, columns / entry.block * entry.bytes)?;
+        Ok(Weights::Codes(entry, Rows { apart: Some(apart), ..codes }))
     }
 
     /// The same weights for activations that are not rounded: schemes are decoded to floats.
@@ -93,7 +105,8 @@ impl<'a> Linear<'a> {
         if let (Weights::Codes(_, rows), Element::Packed(layout)) = (&self.weights, element)
             && let Some(packing) = layout.as_any().downcast_ref::<Packing>()
         {
-            self.weights = Weights::Decoded(*packing, vec![rows.bytes]);
+            let planes = rows.apart.as_ref().map_or_else(|| vec![rows.bytes], |apart| apart.planes.clone());
+            self.weights = Weights::Decoded(*packing, planes);
         }
         self
     }
@@ -112,7 +125,7 @@ impl<'a> Linear<'a> {
     pub fn form(&self) -> Form {
         match &self.weights {
             Weights::Codes(entry, _) => entry.form,
-            Weights::Dense(..) | Weights::Decoded(..) => Form::Floats,
+            Weights::Dense(..) | Weights::Scaled(_) | Weights::Decoded(..) => Form::Floats,
         }
     }
 
@@ -137,6 +150,7 @@ impl<'a> Linear<'a> {
         match &self.weights {
             Weights::Codes(entry, weights) => (entry.apply)(weights, x, &y, session),
             Weights::Dense(dtype, weights) => dense::apply(*dtype, weights, x, &y, session),
+            Weights::Scaled(weights) => dense::apply_scaled(weights, x, &y, session),
             Weights::Decoded(packing, planes) => dense::apply_decoded(packing, planes, x, &y, session)?,
         }
         Ok(())
@@ -157,14 +171,14 @@ impl<'a> Rows<'a> {
             rest = vec![0; PANEL * stride];
             rest[..(rows - whole) * stride].copy_from_slice(&bytes[whole * stride..]);
         }
-        Ok(Rows { bytes, stride, whole, rest })
+        Ok(Rows { bytes, stride, whole, rest, apart: None })
     }
 
     /// Panels of floats.
     fn of_floats(values: &'a [f32], columns: usize) -> Self {
         // SAFETY: the bytes of the same floats; bytes have no alignment and no invalid values.
         let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
-        Rows { bytes, stride: columns * 4, whole: values.len() / columns, rest: Vec::new() }
+        Rows { bytes, stride: columns * 4, whole: values.len() / columns, rest: Vec::new(), apart: None }
     }
 
     /// Where `count` rows from `first` on lie; `first` is a multiple of `count`, which divides [`PANEL`]. Rows beyond the

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::{Simd, opaque};
 use crate::isa::Kernel;
 
 /// Two lanes.
@@ -32,11 +32,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn pieces(at: *const u8, stride: usize) -> __m256i {
+    unsafe fn pieces(at: *const u8, stride: usize) -> [__m256i; 4] {
         // SAFETY: see above.
         unsafe {
-            let low = _mm_loadu_si128(at.cast());
-            _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), _mm_loadu_si128(at.add(stride).cast()))
+            let lanes = [at, opaque(at.add(4 * stride))];
+            let mut pieces = [_mm256_setzero_si256(); 4];
+            for (j, piece) in pieces.iter_mut().enumerate() {
+                let [low, high] = [lanes[0], lanes[1]];
+                let low = _mm256_castsi128_si256(_mm_loadu_si128(low.add(j * stride).cast()));
+                *piece = _mm256_inserti128_si256::<1>(low, _mm_loadu_si128(high.add(j * stride).cast()));
+            }
+            pieces
         }
     }
 
@@ -127,6 +133,18 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn add8(x: __m256i, y: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_add_epi8(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul16(x: __m256i, y: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_mullo_epi16(x, y) }
+    }
+
+    #[inline(always)]
     unsafe fn add32(x: __m256i, y: __m256i) -> __m256i {
         // SAFETY: see above.
         unsafe { _mm256_add_epi32(x, y) }
@@ -187,6 +205,39 @@ impl Simd for Avx2 {
             let clear = _mm256_cmpeq_epi8(_mm256_and_si256(flags, bit), _mm256_setzero_si256());
             _mm256_or_si256(base, _mm256_andnot_si256(clear, value))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn minus_where(base: __m256i, flags: __m256i, bit: __m256i, x: __m256i, y: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe {
+            let clear = _mm256_cmpeq_epi8(_mm256_and_si256(flags, bit), _mm256_setzero_si256());
+            _mm256_blendv_epi8(_mm256_sub_epi8(x, y), base, clear)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn gather32(table: *const u32, index: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_i32gather_epi32::<4>(table.cast(), index) }
+    }
+
+    #[inline(always)]
+    unsafe fn gather64(table: *const u64, index: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_i64gather_epi64::<8>(table.cast(), index) }
+    }
+
+    #[inline(always)]
+    unsafe fn low8(x: __m256i, y: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_unpacklo_epi8(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn high8(x: __m256i, y: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_unpackhi_epi8(x, y) }
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::{Simd, opaque};
 use crate::isa::Kernel;
 
 /// Four lanes. `VNNI`: `vpdpbusd` is there.
@@ -39,14 +39,18 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
-    unsafe fn pieces(at: *const u8, stride: usize) -> __m512i {
+    unsafe fn pieces(at: *const u8, stride: usize) -> [__m512i; 4] {
         // SAFETY: see above.
         unsafe {
-            let lane = |l: usize| _mm_loadu_si128(at.add(l * stride).cast());
-            let x = _mm512_castsi128_si512(lane(0));
-            let x = _mm512_inserti32x4::<1>(x, lane(1));
-            let x = _mm512_inserti32x4::<2>(x, lane(2));
-            _mm512_inserti32x4::<3>(x, lane(3))
+            let lanes = [at, opaque(at.add(4 * stride)), opaque(at.add(8 * stride)), opaque(at.add(12 * stride))];
+            let mut pieces = [_mm512_setzero_si512(); 4];
+            for (j, piece) in pieces.iter_mut().enumerate() {
+                let x = _mm512_castsi128_si512(_mm_loadu_si128(lanes[0].add(j * stride).cast()));
+                let x = _mm512_inserti32x4::<1>(x, _mm_loadu_si128(lanes[1].add(j * stride).cast()));
+                let x = _mm512_inserti32x4::<2>(x, _mm_loadu_si128(lanes[2].add(j * stride).cast()));
+                *piece = _mm512_inserti32x4::<3>(x, _mm_loadu_si128(lanes[3].add(j * stride).cast()));
+            }
+            pieces
         }
     }
 
@@ -133,6 +137,18 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn add8(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_add_epi8(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul16(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_mullo_epi16(x, y) }
+    }
+
+    #[inline(always)]
     unsafe fn add32(x: __m512i, y: __m512i) -> __m512i {
         // SAFETY: see above.
         unsafe { _mm512_add_epi32(x, y) }
@@ -190,6 +206,36 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     unsafe fn or_where(base: __m512i, flags: __m512i, bit: __m512i, value: __m512i) -> __m512i {
         // SAFETY: see above. The bits of `value` are clear in `base`, so that a sum is the same as `or`.
         unsafe { _mm512_mask_add_epi8(base, _mm512_test_epi8_mask(flags, bit), base, value) }
+    }
+
+    #[inline(always)]
+    unsafe fn minus_where(base: __m512i, flags: __m512i, bit: __m512i, x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_mask_sub_epi8(base, _mm512_test_epi8_mask(flags, bit), x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn gather32(table: *const u32, index: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_i32gather_epi32::<4>(index, table.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn gather64(table: *const u64, index: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_i64gather_epi64::<8>(index, table.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn low8(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_unpacklo_epi8(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn high8(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_unpackhi_epi8(x, y) }
     }
 
     #[inline(always)]

@@ -41,8 +41,8 @@ pub(crate) trait Simd: Copy + 'static {
     /// Runs a kernel as a function of its own, compiled for these instructions.
     unsafe fn call<K: Kernel>(kernel: K);
 
-    /// Lane `l`: 16 bytes at `at + l * stride`.
-    unsafe fn pieces(at: *const u8, stride: usize) -> Self::I;
+    /// Lane `l` of vector `j`: 16 bytes at `at + (4 l + j) * stride`.
+    unsafe fn pieces(at: *const u8, stride: usize) -> [Self::I; 4];
     /// Element `r`: 4 bytes at `at + r * stride`.
     unsafe fn dwords(at: *const u8, stride: usize) -> Self::I;
     /// The same 16 bytes in every lane.
@@ -63,6 +63,10 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn and(x: Self::I, y: Self::I) -> Self::I;
     unsafe fn or(x: Self::I, y: Self::I) -> Self::I;
     unsafe fn xor(x: Self::I, y: Self::I) -> Self::I;
+    /// Bytes, modulo 256.
+    unsafe fn add8(x: Self::I, y: Self::I) -> Self::I;
+    /// The low halves of products of 16-bit elements.
+    unsafe fn mul16(x: Self::I, y: Self::I) -> Self::I;
     unsafe fn add32(x: Self::I, y: Self::I) -> Self::I;
     /// The larger of 32-bit elements, signed.
     unsafe fn max32(x: Self::I, y: Self::I) -> Self::I;
@@ -78,11 +82,23 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn sar32(x: Self::I, n: u32) -> Self::I;
     /// 32-bit elements, shifted left.
     unsafe fn shl32(x: Self::I, n: u32) -> Self::I;
-    /// Byte `i` of a lane: that of the same lane of `table` at the low four bits of byte `i` of `index` (top bit clear).
+    /// Byte `i` of a lane: that of the same lane of `table` at the low four bits of byte `i` of `index`; zero where its top
+    /// bit is set.
     unsafe fn shuffle(table: Self::I, index: Self::I) -> Self::I;
     /// `base`, with the bits of `value` set in bytes where `flags` and `bit` have bits in common.
     unsafe fn or_where(base: Self::I, flags: Self::I, bit: Self::I, value: Self::I) -> Self::I;
 
+    /// `base`, but `x - y` in bytes where `flags` and `bit` have bits in common.
+    unsafe fn minus_where(base: Self::I, flags: Self::I, bit: Self::I, x: Self::I, y: Self::I) -> Self::I;
+    /// 32-bit elements of `table`, numbered by those of `index`.
+    unsafe fn gather32(table: *const u32, index: Self::I) -> Self::I;
+    /// 64-bit elements of `table`, numbered by those of `index`.
+    unsafe fn gather64(table: *const u64, index: Self::I) -> Self::I;
+
+    /// Within lanes: first byte of `x`, of `y`, second of `x`, of `y`, to the eighth.
+    unsafe fn low8(x: Self::I, y: Self::I) -> Self::I;
+    /// Within lanes: ninth byte of `x`, of `y`, to the last.
+    unsafe fn high8(x: Self::I, y: Self::I) -> Self::I;
     /// Within lanes: first 32-bit element of `x`, of `y`, second of `x`, of `y`.
     unsafe fn low32(x: Self::I, y: Self::I) -> Self::I;
     /// Within lanes: third of `x`, of `y`, fourth of `x`, of `y`.
@@ -174,6 +190,17 @@ pub(crate) unsafe fn sum_elements<S: Simd, const N: usize>(x: [S::F; N]) -> [f32
     sums
 }
 
+/// An address that compilers know nothing of. Otherwise they keep the distances of all rows of a tile, more than there are
+/// registers, where four addresses and two distances do.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+#[allow(clippy::pointers_in_nomem_asm_block)]
+fn opaque(mut at: *const u8) -> *const u8 {
+    // SAFETY: no instruction at all.
+    unsafe { std::arch::asm!("/* {0} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags)) };
+    at
+}
+
 /// Pieces of the rows of a tile; `stride` is the length of a row.
 ///
 /// # Safety
@@ -181,12 +208,5 @@ pub(crate) unsafe fn sum_elements<S: Simd, const N: usize>(x: [S::F; N]) -> [f32
 #[inline(always)]
 pub(crate) unsafe fn tile_pieces<S: Simd>(at: *const u8, stride: usize) -> [S::I; 4] {
     // SAFETY: the caller's promise.
-    unsafe {
-        [
-            S::pieces(at, 4 * stride),
-            S::pieces(at.add(stride), 4 * stride),
-            S::pieces(at.add(2 * stride), 4 * stride),
-            S::pieces(at.add(3 * stride), 4 * stride),
-        ]
-    }
+    unsafe { S::pieces(at, stride) }
 }

@@ -62,9 +62,13 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn pieces(at: *const u8, _stride: usize) -> I {
-        // SAFETY: see above.
-        unsafe { at.cast::<I>().read_unaligned() }
+    unsafe fn pieces(at: *const u8, stride: usize) -> [I; 4] {
+        let mut pieces = [[0; 16]; 4];
+        for (j, piece) in pieces.iter_mut().enumerate() {
+            // SAFETY: see above.
+            *piece = unsafe { at.add(j * stride).cast::<I>().read_unaligned() };
+        }
+        pieces
     }
 
     #[inline(always)]
@@ -136,6 +140,20 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn add8(x: I, y: I) -> I {
+        each8(x, y, u8::wrapping_add)
+    }
+
+    #[inline(always)]
+    unsafe fn mul16(x: I, y: I) -> I {
+        let mut bytes = x;
+        for (pair, y) in bytes.as_chunks_mut::<2>().0.iter_mut().zip(y.as_chunks::<2>().0) {
+            *pair = u16::from_le_bytes(*pair).wrapping_mul(u16::from_le_bytes(*y)).to_le_bytes();
+        }
+        bytes
+    }
+
+    #[inline(always)]
     unsafe fn add32(x: I, y: I) -> I {
         let (x, y) = (words(x), words(y));
         from_words([0, 1, 2, 3].map(|i| x[i].wrapping_add(y[i])))
@@ -180,12 +198,41 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn shuffle(table: I, index: I) -> I {
-        index.map(|i| table[usize::from(i & 15)])
+        index.map(|i| if i < 128 { table[usize::from(i & 15)] } else { 0 })
     }
 
     #[inline(always)]
     unsafe fn or_where(base: I, flags: I, bit: I, value: I) -> I {
         std::array::from_fn(|i| if flags[i] & bit[i] == 0 { base[i] } else { base[i] | value[i] })
+    }
+
+    #[inline(always)]
+    unsafe fn minus_where(base: I, flags: I, bit: I, x: I, y: I) -> I {
+        std::array::from_fn(|i| if flags[i] & bit[i] == 0 { base[i] } else { x[i].wrapping_sub(y[i]) })
+    }
+
+    #[inline(always)]
+    unsafe fn gather32(table: *const u32, index: I) -> I {
+        // SAFETY: see above.
+        from_words(words(index).map(|i| unsafe { u32::from_le(table.add(i as usize).read_unaligned()) }))
+    }
+
+    #[inline(always)]
+    unsafe fn gather64(table: *const u64, index: I) -> I {
+        let [low, _, high, _] = words(index);
+        // SAFETY: see above.
+        let [low, high] = [low, high].map(|i| unsafe { u64::from_le(table.add(i as usize).read_unaligned()) });
+        from_words([low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32])
+    }
+
+    #[inline(always)]
+    unsafe fn low8(x: I, y: I) -> I {
+        std::array::from_fn(|i| if i % 2 == 0 { x[i / 2] } else { y[i / 2] })
+    }
+
+    #[inline(always)]
+    unsafe fn high8(x: I, y: I) -> I {
+        std::array::from_fn(|i| if i % 2 == 0 { x[8 + i / 2] } else { y[8 + i / 2] })
     }
 
     #[inline(always)]

@@ -10,6 +10,8 @@ mod lattice;
 mod legacy;
 mod small;
 
+pub use lattice::grids as lattices;
+
 /// All of them.
 pub fn schemes() -> Vec<SchemeRef> {
     [legacy::SCHEMES, small::SCHEMES, k::SCHEMES, lattice::SCHEMES].concat()

@@ -1,6 +1,6 @@
 //! Super-blocks of 256 with sub-blocks of 32: Q4_K and Q5_K; of 16: Q2_K, Q3_K and Q6_K.
 
-use super::{Codes, Form, Sink, nibbles};
+use super::{Codes, Form, Sink, byte_of, nibbles};
 use crate::simd::{Simd, tile_pieces, transpose};
 
 /// A loop whose body knows the value of its counter when it is compiled, for shifts by immediates and arrays in registers.
@@ -130,16 +130,6 @@ impl<S: Simd> Scales<S> {
     }
 }
 
-/// Byte `index` of each 32-bit element, without sign.
-///
-/// # Safety
-/// The processor has the instructions.
-#[inline(always)]
-unsafe fn byte_of<S: Simd>(x: S::I, index: u32) -> S::I {
-    // SAFETY: the caller's promise.
-    unsafe { S::and(S::shr32(x, 8 * index), S::splat32(255)) }
-}
-
 impl Codes for Q6K {
     const BLOCK: usize = 256;
     const BYTES: usize = 210;
@@ -164,7 +154,8 @@ impl Codes for Q6K {
                 unrolled!(eighth in 0 1 2 3 4 5 6 7 {
                     let (part, odd) = (eighth / 2, eighth % 2);
                     let mut codes = tile_pieces::<S>(at.add(64 * half + 32 * (part % 2) + 16 * odd), stride);
-                    for (code, top) in codes.iter_mut().zip(top[odd]) {
+                    for (j, code) in codes.iter_mut().enumerate() {
+                        let top = top[odd][j];
                         let high = match part {
                             0 => S::shl16(top, 4),
                             1 => S::shl16(top, 2),
@@ -214,8 +205,8 @@ impl Codes for Q3K {
                     let factor = S::to_float(S::add32(factor, S::splat32(-32)));
                     let mut codes = pairs.group(eighth);
                     let bit = S::splat8(1 << (group / 2));
-                    for (code, top) in codes.iter_mut().zip(top[eighth % 2]) {
-                        *code = S::or_where(*code, top, bit, third);
+                    for (j, code) in codes.iter_mut().enumerate() {
+                        *code = S::or_where(*code, top[eighth % 2][j], bit, third);
                     }
                     sink.take(group, [codes], S::mul(scale, factor), S::zero());
                 });

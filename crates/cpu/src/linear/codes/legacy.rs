@@ -106,10 +106,11 @@ impl Codes for Q8_0 {
         unsafe {
             let scale = S::half(S::dwords(at, stride));
             let top = S::splat8(128);
-            let unsigned = |x: [S::I; 4]| [S::xor(x[0], top), S::xor(x[1], top), S::xor(x[2], top), S::xor(x[3], top)];
-            let first = unsigned(tile_pieces::<S>(at.add(2), stride));
-            let second = unsigned(tile_pieces::<S>(at.add(18), stride));
-            sink.take(0, [first, second], scale, S::zero());
+            let mut codes = [tile_pieces::<S>(at.add(2), stride), tile_pieces::<S>(at.add(18), stride)];
+            for code in codes.as_flattened_mut() {
+                *code = S::xor(*code, top);
+            }
+            sink.take(0, codes, scale, S::zero());
         }
     }
 }
@@ -129,8 +130,8 @@ unsafe fn five<S: Simd>(mut codes: [[S::I; 4]; 2], head: [S::I; 4], first: u8) -
             let mut index = [byte; 16];
             index[8..].fill(byte + 1);
             let index = S::same_piece(index.as_ptr());
-            for (codes, head) in codes.iter_mut().zip(head) {
-                *codes = S::or_where(*codes, S::shuffle(head, index), bits, value);
+            for (j, codes) in codes.iter_mut().enumerate() {
+                *codes = S::or_where(*codes, S::shuffle(head[j], index), bits, value);
             }
         }
         codes

@@ -8,9 +8,14 @@ use super::activations::{Activations, Form};
 use super::{Output, Rows, matrix, vector};
 use crate::simd::Simd;
 
+mod bits;
 mod k;
+mod lattice;
 mod legacy;
 mod table;
+mod ternary;
+
+pub(super) use table::{NORMAL_UNIT, SMALL_UNIT};
 
 /// A scheme as kernels read it: blocks, row after row, in one plane.
 pub(super) trait Codes: 'static {
@@ -27,6 +32,8 @@ pub(super) trait Codes: 'static {
     /// Whether codes may exceed 127.
     const WIDE: bool;
     const FORM: Form;
+    /// Whether scales and minima are in planes of their own: then those that are given to a sink count for nothing.
+    const APART: bool = false;
 
     /// Gives one block of each row of a tile to `sink`, group by group in order. `at` is the block of the first row,
     /// `stride` the length of a row.
@@ -68,15 +75,47 @@ static ENTRIES: &[Entry] = &[
     make::<table::Iq4Nl>("iq4_nl"),
     make::<table::Iq4Xs>("iq4_xs"),
     make::<table::Mxfp4>("mxfp4"),
+    unpacked::<table::Nvfp4>("nvfp4"),
+    unpacked::<ternary::Tq1_0>("tq1_0"),
+    unpacked::<ternary::Tq2_0>("tq2_0"),
+    unpacked::<lattice::Iq1S>("iq1_s"),
+    unpacked::<lattice::Iq1M>("iq1_m"),
+    unpacked::<lattice::Iq2Xxs>("iq2_xxs"),
+    unpacked::<lattice::Iq2Xs>("iq2_xs"),
+    unpacked::<lattice::Iq2S>("iq2_s"),
+    unpacked::<lattice::Iq3Xxs>("iq3_xxs"),
+    unpacked::<lattice::Iq3S>("iq3_s"),
+    unpacked::<table::Normal>("nf4 codes"),
+    unpacked::<table::Small>("fp4 codes"),
+    unpacked::<table::E2m1<32>>("e2m1 codes"),
+    unpacked::<table::E2m1<16>>("e2m1 codes by 16"),
+    unpacked::<bits::Bits<1, 32>>("1 bit"),
+    unpacked::<bits::Bits<2, 32>>("2 bits"),
+    unpacked::<bits::Bits<3, 32>>("3 bits"),
+    unpacked::<bits::Bits<4, 32>>("4 bits"),
+    unpacked::<bits::Bits<5, 32>>("5 bits"),
+    unpacked::<bits::Bits<6, 32>>("6 bits"),
+    unpacked::<bits::Bits<8, 32>>("8 bits"),
+    unpacked::<bits::Bits<1, 16>>("1 bit by 16"),
+    unpacked::<bits::Bits<2, 16>>("2 bits by 16"),
+    unpacked::<bits::Bits<3, 16>>("3 bits by 16"),
+    unpacked::<bits::Bits<4, 16>>("4 bits by 16"),
+    unpacked::<bits::Bits<8, 16>>("8 bits by 16"),
+    unpacked::<bits::Signed>("signed bytes"),
 ];
 
-/// The kernels of a scheme, if it has some of its own.
+/// The kernels of a scheme, or of a kind of codes, if it has some of its own.
 pub(super) fn entry(name: &str) -> Option<&'static Entry> {
     ENTRIES.iter().find(|e| e.name == name)
 }
 
 const fn make<C: Codes>(name: &'static str) -> Entry {
     Entry { name, block: C::BLOCK, bytes: C::BYTES, form: C::FORM, apply: apply::<C> }
+}
+
+/// Codes that are worth unpacking for a single row of activations too: their unpacking is most of the work.
+const fn unpacked<C: Codes>(name: &'static str) -> Entry {
+    Entry { apply: matrix::apply::<C>, ..make::<C>(name) }
 }
 
 fn apply<C: Codes>(weights: &Rows<'_>, x: &Activations, y: &Output, session: &Session<'_>) {
@@ -91,9 +130,21 @@ fn apply<C: Codes>(weights: &Rows<'_>, x: &Activations, y: &Output, session: &Se
 unsafe fn nibbles<S: Simd>(x: [S::I; 4]) -> [[S::I; 4]; 2] {
     // SAFETY: the caller's promise.
     unsafe {
-        let mask = S::splat8(15);
-        let low = [S::and(x[0], mask), S::and(x[1], mask), S::and(x[2], mask), S::and(x[3], mask)];
-        let high = |x| S::and(S::shr16(x, 4), mask);
-        [low, [high(x[0]), high(x[1]), high(x[2]), high(x[3])]]
+        let (mask, mut low, mut high) = (S::splat8(15), x, x);
+        for (j, low) in low.iter_mut().enumerate() {
+            *low = S::and(x[j], mask);
+            high[j] = S::and(S::shr16(x[j], 4), mask);
+        }
+        [low, high]
     }
+}
+
+/// Byte `index` of each 32-bit element, without sign.
+///
+/// # Safety
+/// The processor has the instructions.
+#[inline(always)]
+unsafe fn byte_of<S: Simd>(x: S::I, index: u32) -> S::I {
+    // SAFETY: the caller's promise.
+    unsafe { S::and(S::shr32(x, 8 * index), S::splat32(255)) }
 }

@@ -1,17 +1,42 @@
-//! Codes that index a table of 16 values: IQ4_NL, IQ4_XS and MXFP4.
+//! Codes that index a table of 16 values: IQ4_NL, IQ4_XS, MXFP4 and NVFP4 of GGML; with scales in a plane of their own NF4
+//! and FP4 of bitsandbytes, MXFP4 and NVFP4.
 
-use super::{Codes, Form, Sink, nibbles};
+use super::bits::{give, in_turn};
+use super::{Codes, Form, Sink, byte_of, nibbles};
 use crate::simd::{Simd, tile_pieces};
 
 pub(super) struct Iq4Nl;
 pub(super) struct Iq4Xs;
 pub(super) struct Mxfp4;
+pub(super) struct Nvfp4;
+
+/// NF4, in units of [`NORMAL_UNIT`].
+pub(super) struct Normal;
+
+/// FP4 of bitsandbytes, in units of [`SMALL_UNIT`].
+pub(super) struct Small;
+
+/// Four-bit floats, doubled; `G` share a scale.
+pub(super) struct E2m1<const G: usize>;
 
 /// Values of IQ4 codes, plus 128.
 const UNEVEN: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
 
 /// Twice the values of four-bit floats, plus 12.
 const FLOATS: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
+
+/// What the values of [`Normal`] are multiplied by. Of all units this leaves the least error on normal weights: 0.5 % of
+/// their size, where the scheme itself has 9 %.
+pub(in super::super) const NORMAL_UNIT: f32 = 1.0 / 124.115;
+
+/// The same for [`Small`]: of its values only the least, 1/192, is not a multiple.
+pub(in super::super) const SMALL_UNIT: f32 = 1.0 / 120.0;
+
+/// Values of NF4 in their unit, plus 128.
+const NORMAL: [u8; 16] = [4, 42, 63, 79, 93, 105, 117, 128, 138, 148, 159, 170, 183, 198, 218, 252];
+
+/// Values of FP4 in their unit, plus 128.
+const SMALL: [u8; 16] = [128, 129, 208, 248, 168, 188, 148, 158, 128, 127, 48, 8, 88, 68, 108, 98];
 
 impl Codes for Iq4Nl {
     const BLOCK: usize = 32;
@@ -81,6 +106,109 @@ impl Codes for Mxfp4 {
             let scale = S::as_float(S::shl32(S::sub32_or_zero(exponent, S::splat32(1)), 23));
             sink.take(0, codes, scale, S::zero());
         }
+    }
+}
+
+impl Codes for Nvfp4 {
+    const BLOCK: usize = 64;
+    const BYTES: usize = 36;
+    const GROUP: usize = 16;
+    const OFFSET: i32 = 12;
+    const MINS: bool = false;
+    const WIDE: bool = false;
+    const FORM: Form = Form::Bytes16;
+
+    /// Layout: four scales (floats of seven bits), then for each group eight bytes, whose low nibbles come first.
+    #[inline(always)]
+    unsafe fn unpack<S: Simd>(at: *const u8, stride: usize, sink: &mut impl Sink<S>) {
+        // SAFETY: the trait's promise; all reads lie in the block.
+        unsafe {
+            let seven = S::splat8(127);
+            let scales = S::and(S::dwords(at, stride), seven);
+            // The largest code is no scale: one more sets the top bit.
+            let scales = S::minus_where(scales, S::add8(scales, S::splat8(1)), S::splat8(128), scales, scales);
+            for two in 0..2 {
+                let codes = look_up::<S>(&FLOATS, nibbles::<S>(tile_pieces::<S>(at.add(4 + 16 * two), stride)));
+                for half in 0..2 {
+                    let mut group = [S::splat32(0); 4];
+                    for (j, group) in group.iter_mut().enumerate() {
+                        let (low, high) = (codes[0][j], codes[1][j]);
+                        *group = if half == 0 { S::low64(low, high) } else { S::high64(low, high) };
+                    }
+                    let number = 2 * two + half;
+                    let bits = S::shl32(byte_of::<S>(scales, number as u32), 7);
+                    // A half has four more exponents on either side, and table values are doubled.
+                    sink.take(number, [group], S::mul(S::half(bits), S::splat(128.0)), S::zero());
+                }
+            }
+        }
+    }
+}
+
+impl Codes for Normal {
+    const BLOCK: usize = 32;
+    const BYTES: usize = 16;
+    const GROUP: usize = 32;
+    const OFFSET: i32 = 128;
+    const MINS: bool = false;
+    const WIDE: bool = true;
+    const FORM: Form = Form::Bytes32;
+    const APART: bool = true;
+
+    #[inline(always)]
+    unsafe fn unpack<S: Simd>(at: *const u8, stride: usize, sink: &mut impl Sink<S>) {
+        // SAFETY: the trait's promise; all reads lie in the block.
+        unsafe { high_first::<S>(at, stride, &NORMAL, sink) }
+    }
+}
+
+impl Codes for Small {
+    const BLOCK: usize = 32;
+    const BYTES: usize = 16;
+    const GROUP: usize = 32;
+    const OFFSET: i32 = 128;
+    const MINS: bool = false;
+    const WIDE: bool = true;
+    const FORM: Form = Form::Bytes32;
+    const APART: bool = true;
+
+    #[inline(always)]
+    unsafe fn unpack<S: Simd>(at: *const u8, stride: usize, sink: &mut impl Sink<S>) {
+        // SAFETY: the trait's promise; all reads lie in the block.
+        unsafe { high_first::<S>(at, stride, &SMALL, sink) }
+    }
+}
+
+impl<const G: usize> Codes for E2m1<G> {
+    const BLOCK: usize = 32;
+    const BYTES: usize = 16;
+    const GROUP: usize = G;
+    const OFFSET: i32 = 12;
+    const MINS: bool = false;
+    const WIDE: bool = false;
+    const FORM: Form = if G == 16 { Form::Bytes16 } else { Form::Bytes32 };
+    const APART: bool = true;
+
+    #[inline(always)]
+    unsafe fn unpack<S: Simd>(at: *const u8, stride: usize, sink: &mut impl Sink<S>) {
+        // SAFETY: the trait's promise; all reads lie in the block.
+        unsafe {
+            let codes = look_up::<S>(&FLOATS, nibbles::<S>(tile_pieces::<S>(at, stride)));
+            give::<S, G>(in_turn::<S>(codes), 0, sink);
+        }
+    }
+}
+
+/// A block of 32 codes, two to a byte, the first in its high half.
+///
+/// # Safety
+/// As for [`Codes::unpack`].
+#[inline(always)]
+unsafe fn high_first<S: Simd>(at: *const u8, stride: usize, table: &[u8; 16], sink: &mut impl Sink<S>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let [low, high] = look_up::<S>(table, nibbles::<S>(tile_pieces::<S>(at, stride)));
+        give::<S, 32>(in_turn::<S>([high, low]), 0, sink);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::marker::PhantomData;
 
-use super::{Floats, PANEL, Product, edge};
+use super::{Floats, PANEL, Product, UNIT, edge, scaled};
 use crate::isa;
 use crate::simd::{Simd, tile_pieces, transpose};
 
@@ -31,12 +31,14 @@ pub(super) fn with_panel(work: impl FnOnce(&mut Panel)) {
 pub(super) struct Kernel<'a, T> {
     product: Product<'a>,
     panel: &'a mut Panel,
+    /// Room for the scales of a vector of rows.
+    scales: *mut f32,
     floats: PhantomData<T>,
 }
 
 impl<'a, T> Kernel<'a, T> {
-    pub(super) fn new(product: Product<'a>, panel: &'a mut Panel) -> Self {
-        Kernel { product, panel, floats: PhantomData }
+    pub(super) fn new(product: Product<'a>, panel: &'a mut Panel, scales: *mut f32) -> Self {
+        Kernel { product, panel, scales, floats: PhantomData }
     }
 }
 
@@ -76,6 +78,7 @@ impl<T: Floats> Kernel<'_, T> {
         for half in 0..2 {
             // SAFETY: the caller's promise; the panel has room for a multiple of pieces.
             unsafe {
+                self.product.scales::<S, T>(first + half * S::ROWS, self.scales);
                 let at = self.product.at(first + half * S::ROWS, S::ROWS).add(start * T::SIZE);
                 let panel = self.panel.0.as_mut_ptr().add(panel * CHUNK * 2 * S::ROWS + half * S::ROWS);
                 for k in (0..count).step_by(per_piece) {
@@ -90,7 +93,8 @@ impl<T: Floats> Kernel<'_, T> {
                     for (i, word) in words.into_iter().enumerate() {
                         for index in 0..per_word {
                             let column = k + i * per_word + index;
-                            S::store_float(panel.add(column * 2 * S::ROWS), T::value::<S>(word, index));
+                            let scales = self.scales.wrapping_add((start + k) / UNIT * 2 * S::ROWS);
+                            S::store_float(panel.add(column * 2 * S::ROWS), scaled::<S, T>(word, index, scales));
                         }
                     }
                 }

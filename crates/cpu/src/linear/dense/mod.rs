@@ -9,6 +9,7 @@ use windlass_runtime::scheduler::Session;
 use windlass_tensor::{DType, PackedLayout};
 
 use super::activations::Activations;
+use super::apart::Fill;
 use super::{Output, PANEL, Rows};
 use crate::Error;
 use crate::isa::dispatch;
@@ -19,12 +20,23 @@ mod vector;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SCALES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `work` with room for the scales of a vector of rows: `[column / UNIT][2][row]`.
+fn with_scales(scaled: bool, columns: usize, work: impl FnOnce(*mut f32)) {
+    let mut scales = SCALES.take();
+    scales.resize(scales.len().max(if scaled { columns / UNIT * PANEL } else { 0 }), 0.0);
+    work(scales.as_mut_ptr());
+    SCALES.set(scales);
 }
 
 /// A float type as kernels read it.
-trait Floats: 'static {
+pub(super) trait Floats: 'static {
     /// Bytes of a value.
     const SIZE: usize;
+    /// Whether values are multiplied by scales that lie in a plane of their own.
+    const SCALED: bool = false;
 
     /// Value `index` of the `4 / SIZE` values in 32-bit elements.
     ///
@@ -33,9 +45,9 @@ trait Floats: 'static {
     unsafe fn value<S: Simd>(word: S::I, index: usize) -> S::F;
 }
 
-struct F32;
-struct F16;
-struct Bf16;
+pub(super) struct F32;
+pub(super) struct F16;
+pub(super) struct Bf16;
 
 impl Floats for F32 {
     const SIZE: usize = 4;
@@ -66,6 +78,44 @@ impl Floats for Bf16 {
         unsafe {
             S::as_float(if index == 0 { S::shl32(word, 16) } else { S::and(word, S::splat32(0xffff_0000_u32 as i32)) })
         }
+    }
+}
+
+/// Floats of eight bits (E4M3), divided by [`FLOAT8`]. The code of not-a-number counts as 480.
+struct Float8;
+
+/// What values of [`Float8`] lack: their scales are multiplied by it.
+pub(super) const FLOAT8: f32 = 256.0;
+
+/// Columns whose scale is kept for them: it divides the groups of all schemes.
+const UNIT: usize = 32;
+
+impl Floats for Float8 {
+    const SIZE: usize = 1;
+    const SCALED: bool = true;
+
+    #[inline(always)]
+    unsafe fn value<S: Simd>(word: S::I, index: usize) -> S::F {
+        // SAFETY: the trait's promise. The bits of the code become those of a half.
+        unsafe {
+            let (size, sign) = match index {
+                0 => (S::shl32(word, 7), S::shl32(word, 8)),
+                1 => (S::shr32(word, 1), word),
+                2 => (S::shr32(word, 9), S::shr32(word, 8)),
+                _ => (S::shr32(word, 17), S::shr32(word, 16)),
+            };
+            S::half(S::or(S::and(size, S::splat32(0x3f80)), S::and(sign, S::splat32(0x8000))))
+        }
+    }
+}
+
+/// Floats of eight bits with scales; columns are whole [`UNIT`]s.
+pub(super) fn apply_scaled(weights: &Rows<'_>, x: &Activations, y: &Output, session: &Session<'_>) {
+    let run = |rows: Range<usize>, next: usize| Product { weights, base: 0, x, y, rows, next }.run::<Float8>();
+    if x.height == 1 {
+        session.spread(y.rows, PANEL, &run);
+    } else {
+        session.balance(y.rows, PANEL, &|rows| run(rows, y.rows));
     }
 }
 
@@ -151,10 +201,28 @@ impl Product<'_> {
         // SAFETY: the level is this machine's; sizes were checked; ranges of rows are disjoint.
         unsafe {
             if self.x.height == 1 {
-                dispatch(level, vector::Kernel::<T>::new(self))
+                with_scales(T::SCALED, self.x.columns, |scales| {
+                    dispatch(level, vector::Kernel::<T>::new(self, scales))
+                });
             } else {
-                matrix::with_panel(|panel| dispatch(level, matrix::Kernel::<T>::new(self, panel)))
+                with_scales(T::SCALED, self.x.columns, |scales| {
+                    matrix::with_panel(|panel| dispatch(level, matrix::Kernel::<T>::new(self, panel, scales)));
+                });
             }
+        }
+    }
+
+    /// Writes the scales of a vector of rows.
+    ///
+    /// # Safety
+    /// `scales` has room for those of all columns; the processor has the instructions of `S`.
+    #[inline(always)]
+    unsafe fn scales<S: Simd, T: Floats>(&self, first: usize, scales: *mut f32) {
+        if let (true, Some(apart)) = (T::SCALED, &self.weights.apart) {
+            let columns = 0..self.x.columns;
+            let fill = Fill { apart, first, columns: &columns, unit: UNIT, scales, mins: scales };
+            // SAFETY: the caller's promise; there are no minima.
+            unsafe { S::call(fill) };
         }
     }
 
@@ -177,12 +245,25 @@ impl Product<'_> {
     }
 }
 
+/// Value `index` of those in 32-bit elements, times its scale if there are scales.
+///
+/// # Safety
+/// As for [`Floats::value`]; scales of a vector of rows are readable at `scales` if there are any.
+#[inline(always)]
+unsafe fn scaled<S: Simd, T: Floats>(word: S::I, index: usize, scales: *const f32) -> S::F {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let value = T::value::<S>(word, index);
+        if T::SCALED { S::mul(value, S::load_float(scales)) } else { value }
+    }
+}
+
 /// The last bytes of each row of a tile, which do not fill a piece, filled up with zeros.
 ///
 /// # Safety
 /// `count` bytes, at most 16, are readable at `at` in each of `rows` rows, at most 16.
 #[inline(always)]
-unsafe fn edge(at: *const u8, stride: usize, count: usize, rows: usize) -> [[u8; 16]; 16] {
+pub(super) unsafe fn edge(at: *const u8, stride: usize, count: usize, rows: usize) -> [[u8; 16]; 16] {
     let mut pieces = [[0; 16]; 16];
     for (row, piece) in pieces.iter_mut().enumerate().take(rows) {
         // SAFETY: the caller's promise.

@@ -2,19 +2,21 @@
 
 use std::marker::PhantomData;
 
-use super::{Floats, Product, edge};
+use super::{Floats, Product, UNIT, edge, scaled};
 use crate::isa;
 use crate::linear::ahead::Ahead;
 use crate::simd::{Simd, tile_pieces, transpose};
 
 pub(super) struct Kernel<'a, T> {
     product: Product<'a>,
+    /// Room for the scales of two vectors of rows.
+    scales: *mut f32,
     floats: PhantomData<T>,
 }
 
 impl<'a, T> Kernel<'a, T> {
-    pub(super) fn new(product: Product<'a>) -> Self {
-        Kernel { product, floats: PhantomData }
+    pub(super) fn new(product: Product<'a>, scales: *mut f32) -> Self {
+        Kernel { product, scales, floats: PhantomData }
     }
 }
 
@@ -29,6 +31,8 @@ impl<T: Floats> isa::Kernel for Kernel<'_, T> {
             let mut m = 0;
             // SAFETY: these rows of activations exist; the tiles lie in the weights.
             unsafe {
+                self.product.scales::<S, T>(first, self.scales);
+                self.product.scales::<S, T>(first + S::ROWS, self.scales.wrapping_add(S::ROWS));
                 while m + 4 <= count {
                     self.tiles::<S, 4>(at, ahead, first, m);
                     m += 4;
@@ -64,9 +68,10 @@ impl<T: Floats> Kernel<'_, T> {
             let mut ahead = Ahead::new(ahead, 2 * S::ROWS * stride, (whole / per_piece).max(1));
             for k in (0..whole).step_by(per_piece) {
                 ahead.step::<S>();
-                for (totals, tile) in totals.iter_mut().zip(tiles) {
-                    let words = transpose::<S>(tile_pieces::<S>(tile.add(k * T::SIZE), stride));
-                    add::<S, T, M>(totals, words, values.add(k), x.columns);
+                for (n, totals) in totals.iter_mut().enumerate() {
+                    let words = transpose::<S>(tile_pieces::<S>(tiles[n].add(k * T::SIZE), stride));
+                    let scales = self.scales.wrapping_add((k / UNIT * 2 + n) * S::ROWS);
+                    add::<S, T, M>(totals, words, scales, values.add(k), x.columns);
                 }
             }
             let left = x.columns - whole;
@@ -78,7 +83,7 @@ impl<T: Floats> Kernel<'_, T> {
                 for (totals, tile) in totals.iter_mut().zip(tiles) {
                     let pieces = edge(tile.add(whole * T::SIZE), stride, left * T::SIZE, S::ROWS);
                     let words = transpose::<S>(tile_pieces::<S>(pieces.as_ptr().cast(), 16));
-                    add::<S, T, M>(totals, words, padded.as_ptr().cast(), 8);
+                    add::<S, T, M>(totals, words, self.scales, padded.as_ptr().cast(), 8);
                 }
             }
             for (tile, totals) in totals.iter().enumerate() {
@@ -93,11 +98,12 @@ impl<T: Floats> Kernel<'_, T> {
 /// Adds the products of one piece of each row.
 ///
 /// # Safety
-/// `M` rows, `columns` apart, have as many values at `x` as a piece.
+/// `M` rows, `columns` apart, have as many values at `x` as a piece. Where values have scales, theirs are at `scales`.
 #[inline(always)]
 unsafe fn add<S: Simd, T: Floats, const M: usize>(
     totals: &mut [S::F; M],
     words: [S::I; 4],
+    scales: *const f32,
     x: *const f32,
     columns: usize,
 ) {
@@ -106,7 +112,7 @@ unsafe fn add<S: Simd, T: Floats, const M: usize>(
     unsafe {
         for (i, word) in words.into_iter().enumerate() {
             for index in 0..per_word {
-                let weight = T::value::<S>(word, index);
+                let weight = scaled::<S, T>(word, index, scales);
                 for (m, total) in totals.iter_mut().enumerate() {
                     *total = S::fma(weight, S::splat(*x.add(m * columns + i * per_word + index)), *total);
                 }

@@ -2,7 +2,7 @@
 
 use crate::SchemeRef;
 
-mod grids;
+pub mod grids;
 mod iq1;
 mod iq2;
 mod iq3;
