@@ -21,7 +21,8 @@ pub static LINEAR: Op = Op {
     reference,
     // Packed weights are multiplied by activations of 8 bits, as every fast kernel does.
     gradient: Gradient::rule(|_, input| if input == 0 { Reads::inputs_from(1) } else { Reads::input(0) }, backward),
-    tolerance: Tolerance { relative: 2e-2, absolute: 2e-2 },
+    // Rounded activations err by a few thousandths (one sigma) in the longest profile; all its values are within 7 sigma.
+    tolerance: Tolerance { relative: 2e-2, absolute: 3e-2 },
     profiles: |_| {
         vec![
             Profile::new("vector").normal(&[1, 512]).with(Sample::weight(&[33, 512])),
