@@ -93,17 +93,18 @@ fn a_gguf_gives_the_same_logits() {
     }
 }
 
-/// The same codes, in a scheme's own kernel and decoded by the reference: only the rounding of activations differs.
+/// The same codes, in a scheme's own kernel and decoded by the reference: only the rounding of activations differs, and
+/// that of NF4's table.
 #[test]
 fn packed_weights_are_used_as_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let (tokens, _) = expected("llama");
-    for scheme in ["q8_0", "q4_0", "nf4", "mlx4-g32"] {
+    for (scheme, share) in [("q8_0", 0.03), ("q4_0", 0.03), ("nf4", 0.05), ("mlx4-g32", 0.03)] {
         let target = folder.path().join(if scheme.starts_with('q') { format!("{scheme}.gguf") } else { scheme.into() });
         convert(&golden("llama"), &target, scheme);
         let exact = logits(&target, &tokens, Some("reference"), tokens.len());
         let found = logits(&target, &tokens, None, tokens.len());
         let range = exact.iter().fold(0.0f32, |max, v| max.max(v.abs()));
-        assert_near(scheme, &exact, &found, 0.03 * range);
+        assert_near(scheme, &exact, &found, share * range);
     }
 }
