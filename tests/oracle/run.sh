@@ -16,8 +16,5 @@ export HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1
 "$PYTHON" "$here/compare.py" "$windlass" "$work/checkpoints" "$work/out"
 "$PYTHON" "$here/adapters.py" "$windlass" "$work/checkpoints" "$work/adapters"
 "$PYTHON" "$here/libraries.py" "$windlass" "$work/checkpoints" "$work/libraries" 2>/dev/null
-<<<<<<< HEAD
 "$PYTHON" "$here/evaluation.py" "$windlass" "$work/checkpoints" "$work/evaluation" 2>/dev/null
-=======
 "$PYTHON" "$here/gptoss.py" "$windlass" "$work/checkpoints" "$work/gptoss"
->>>>>>> 6021f1c (Convert gpt-oss: experts in MXFP4 and plain, GGUF, MLX and folders)
