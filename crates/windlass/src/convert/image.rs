@@ -12,7 +12,7 @@ use windlass_runtime::pipeline;
 use windlass_tensor::{Bytes, Element, Storage, Tensor};
 
 use super::blocks::{Blocks, Piece, Sink};
-use super::{Options, Watch, names};
+use super::{Options, Watch, names, planning};
 use crate::{Code, Error, Model, Result};
 
 /// Planes begin at multiples of this many bytes: a cache line, and the widest vector.
@@ -41,8 +41,8 @@ impl<'a> Image<'a> {
         let options = Options { scheme: Some(scheme.into()), ..Options::default() };
         let mut refusal = None;
         for container in candidates(own) {
-            let outputs = super::outputs(model, container)?;
-            match super::elements(model, &outputs, container, &options, false, &mut Vec::new()) {
+            let outputs = planning::outputs(model, container)?;
+            match planning::elements(model, &outputs, container, &options, false, &mut Vec::new()) {
                 Ok((elements, _)) => return Self::of(model, outputs, elements, container.convention()),
                 Err(error) => refusal = refusal.or(Some(error)),
             }
@@ -70,7 +70,7 @@ impl<'a> Image<'a> {
             tensors.push(extents);
         }
         let layout = Layout { tensors, ..Layout::default() };
-        let mut pieces = super::pieces(model, outputs, elements, &layout, None, false)?;
+        let mut pieces = planning::pieces(model, outputs, elements, &layout, None, false)?;
         // Errors are for those who write a file.
         pieces.iter_mut().for_each(|piece| piece.measure = false);
         Ok(Image { model, pieces, convention, bytes: end })
