@@ -1,6 +1,7 @@
-//! Speed of every scheme on one thread, in MB/s of `f32` read by the encoder and written by the decoder. Where an encoder
-//! must see a tensor before it begins, that pass is in its time. `encode` and `decode` work within a cache; `memory` decodes
-//! what no cache holds, and `copy` reads and writes as many bytes there and does nothing else.
+//! Speed of every scheme, in MB/s of `f32` read by the encoder and written by the decoder. Where an encoder must see a tensor
+//! before it begins, that pass is in its time. `encode`, `weighted` and `decode` work within a cache, on one thread; `memory`
+//! decodes what no cache holds, `copy` reads and writes as many bytes there and does nothing else, and the last columns are
+//! the share that decoding reaches of it, on one thread and on two. `bytes` are read and written for each value.
 //!
 //!     cargo run --release -p windlass-quant --example throughput [NAME-PREFIX [SCALE]]
 //!
@@ -17,16 +18,20 @@ const LIMIT: Duration = Duration::from_millis(200);
 /// How many times the rows are repeated to fill memory: 256 MiB of `f32`.
 const TIMES: usize = 1024;
 
+/// Runs that are measured at least, after one that is not.
+const RUNS: usize = 3;
+
 /// The best of several runs, in MB/s of so many `f32`.
 fn rate(count: usize, mut f: impl FnMut()) -> f64 {
-    let (mut best, start) = (Duration::MAX, Instant::now());
     f();
-    while start.elapsed() < LIMIT {
+    let (mut best, mut runs, start) = (Duration::MAX, 0, Instant::now());
+    while runs < RUNS || start.elapsed() < LIMIT {
         let run = Instant::now();
         f();
         best = best.min(run.elapsed());
+        runs += 1;
     }
-    (count * 4) as f64 / 1e6 / best.min(start.elapsed()).as_secs_f64()
+    (count * 4) as f64 / 1e6 / best.as_secs_f64()
 }
 
 /// Columns in order of their groups, for schemes that say so.
@@ -40,37 +45,55 @@ fn fill_order(scheme: SchemeRef, planes: &mut [Vec<u8>]) {
     }
 }
 
-/// Speed of decoding rows out of memory into memory, and of a copy of as many bytes.
-fn in_memory(packing: &Packing, columns: usize, planes: &[Vec<u8>], large: &mut [f32]) -> (f64, f64) {
-    let scheme = packing.scheme;
-    let whole = |i: usize| scheme.planes()[i].whole;
-    let repeated = |(i, plane): (usize, &Vec<u8>)| plane.repeat(if whole(i) { 1 } else { TIMES });
-    let stored: Vec<Vec<u8>> = planes.iter().enumerate().map(repeated).collect();
-    let part = |i: usize, at: usize| {
-        let length = planes[i].len();
-        &stored[i][if whole(i) { 0 } else { at * length }..][..length]
-    };
-    let count = ROWS * columns;
-    let large = &mut large[..count * TIMES];
-    let decode = rate(count * TIMES, || {
-        for (at, values) in large.chunks_exact_mut(count).enumerate() {
-            let parts: Vec<&[u8]> = (0..planes.len()).map(|i| part(i, at)).collect();
-            scheme.decode(&parts, columns, packing.float, values).expect("the lengths agree");
+/// Calls `f` for each part of `large` and its number, the parts shared out among threads.
+fn on_threads(threads: usize, large: &mut [f32], count: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    let share = (large.len() / count).div_ceil(threads);
+    std::thread::scope(|scope| {
+        for (thread, large) in large.chunks_mut(share * count).enumerate() {
+            let f = &f;
+            scope.spawn(move || {
+                let parts = large.chunks_exact_mut(count).enumerate();
+                parts.for_each(|(i, values)| f(thread * share + i, values));
+            });
         }
     });
-    let mut bytes: Vec<u8> = vec![0; count * 4 * TIMES];
-    let copy = rate(count * TIMES, || {
-        for (at, out) in bytes.chunks_exact_mut(count * 4).enumerate() {
-            let mut rest = out;
-            for (i, plane) in planes.iter().enumerate() {
-                let (now, after) = rest.split_at_mut(plane.len().min(rest.len()));
-                now.copy_from_slice(&part(i, at)[..now.len()]);
-                rest = after;
-            }
-            rest.fill(1);
-        }
-    });
-    (decode, copy)
+}
+
+/// Memory that no cache holds, there once and for all.
+struct Memory {
+    source: Vec<f32>,
+    target: Vec<f32>,
+}
+
+impl Memory {
+    /// Speed of decoding rows out of memory into memory, and of a copy of as many bytes, on so many threads.
+    fn speeds(&mut self, packing: &Packing, columns: usize, planes: &[Vec<u8>], threads: usize) -> (f64, f64) {
+        let scheme = packing.scheme;
+        let whole = |i: usize| scheme.planes()[i].whole;
+        let repeated = |(i, plane): (usize, &Vec<u8>)| plane.repeat(if whole(i) { 1 } else { TIMES });
+        let stored: Vec<Vec<u8>> = planes.iter().enumerate().map(repeated).collect();
+        let part = |i: usize, at: usize| {
+            let length = planes[i].len();
+            &stored[i][if whole(i) { 0 } else { at * length }..][..length]
+        };
+        let count = ROWS * columns;
+        let (source, target) = (&self.source, &mut self.target[..count * TIMES]);
+        let decode = rate(count * TIMES, || {
+            on_threads(threads, target, count, |at, values| {
+                let parts: Vec<&[u8]> = (0..planes.len()).map(|i| part(i, at)).collect();
+                scheme.decode(&parts, columns, packing.float, values).expect("the lengths agree");
+            });
+        });
+        let read = planes.iter().map(Vec::len).sum::<usize>() / 4;
+        let copy = rate(count * TIMES, || {
+            on_threads(threads, target, count, |at, values| {
+                let (now, rest) = values.split_at_mut(read.min(count));
+                now.copy_from_slice(&source[at * count..][..now.len()]);
+                rest.fill(0.0);
+            });
+        });
+        (decode, copy)
+    }
 }
 
 fn main() {
@@ -85,10 +108,11 @@ fn main() {
         (0..ROWS * COLUMNS * 2).map(|_| scale * (uniform() + uniform() + uniform() + uniform())).collect();
     let importance: Vec<f32> = (0..COLUMNS * 2).map(|_| uniform() + 1.0).collect();
 
-    let mut large = vec![0.0; all.len() / 2 * TIMES * 2];
+    let most = all.len() * TIMES;
+    let mut memory = Memory { source: vec![1.0; most], target: vec![1.0; most] };
     println!(
-        "{:<16} {:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>6}",
-        "scheme", "bits", "encode", "weighted", "decode", "memory", "copy", "ratio"
+        "{:<16} {:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>6} {:>8} {:>8} {:>6}",
+        "scheme", "bytes", "encode", "weighted", "decode", "memory", "copy", "ratio", "2 memory", "2 copy", "ratio"
     );
     for scheme in schemes().into_iter().filter(|s| s.name().starts_with(&prefix)) {
         let packing = Packing { scheme, float: DType::BF16 };
@@ -117,11 +141,13 @@ fn main() {
             scheme.decode(&parts, columns, packing.float, &mut decoded).expect("the lengths agree");
         });
         let show = |rate: Option<f64>| rate.map_or("-".into(), |r| format!("{r:.0}"));
-        let (bits, plain, weighted) = (packing.bits_per_weight(), show(plain), show(weighted));
-        let (memory, copy) = in_memory(&packing, columns, &planes, &mut large);
-        let (name, ratio) = (scheme.name(), memory / copy);
-        println!(
-            "{name:<16} {bits:>6.2} {plain:>8} {weighted:>8} {decode:>8.0} {memory:>8.0} {copy:>8.0} {ratio:>6.2}"
-        );
+        let (plain, weighted) = (show(plain), show(weighted));
+        let (name, bytes) = (scheme.name(), packing.bits_per_weight() / 8.0 + 4.0);
+        print!("{name:<16} {bytes:>6.2} {plain:>8} {weighted:>8} {decode:>8.0}");
+        for threads in [1, 2] {
+            let (memory, copy) = memory.speeds(&packing, columns, &planes, threads);
+            print!(" {memory:>8.0} {copy:>8.0} {:>6.2}", memory / copy);
+        }
+        println!();
     }
 }

@@ -35,6 +35,10 @@ pub fn from_f32(dtype: DType, values: &[f32], bytes: &mut [u8]) -> Result<(), Er
     Ok(())
 }
 
+/// Values of E2M1 codes.
+pub(crate) static E2M1: [f32; 16] =
+    [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+
 /// The value of an OCP E4M3 code: bias 7, no infinities, `0x7f` and `0xff` not a number. Branch-free so that it
 /// vectorises.
 #[inline(always)]

@@ -5,10 +5,9 @@
 
 use windlass_tensor::DType;
 
+use crate::affine::{Codes, Offsets, Order};
 use crate::mlx::Float;
-use crate::mlx::bits::unpack32;
 use crate::shape::check;
-use crate::simd::per_level;
 use crate::{Error, Family, Grid, Plane, PlaneType, Scheme};
 
 /// Values that are unpacked together; rows are whole numbers of these.
@@ -48,15 +47,23 @@ impl Grouped {
         let Some(g_idx) = g_idx else { return Ok(None) };
         let group = self.group_of(columns);
         let groups = columns.div_ceil(group) as u32;
-        let order: Vec<u32> = g_idx.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+        let entries = g_idx.as_chunks::<4>().0;
+        let plain = |(group, entries): (usize, &[[u8; 4]])| {
+            // Not `all`, which would look at one entry after the other.
+            let others = entries.iter().map(|b| u32::from_le_bytes(*b) ^ group as u32);
+            others.fold(0, |found, other| found | other) == 0
+        };
+        if entries.chunks(group).enumerate().all(plain) {
+            return Ok(None);
+        }
+        let order: Vec<u32> = entries.iter().map(|b| u32::from_le_bytes(*b)).collect();
         // A negative number is a large one here.
         if let Some((column, found)) = order.iter().enumerate().find(|(_, g)| **g >= groups) {
             let found = *found as i32;
             let message = format!("plane g_idx puts column {column} into group {found}, expected 0 to {}", groups - 1);
             return Err(Error::Shape { scheme: self.name, message });
         }
-        let plain = order.iter().enumerate().all(|(column, g)| *g as usize == column / group);
-        Ok((!plain).then_some(order))
+        Ok(Some(order))
     }
 }
 
@@ -127,88 +134,16 @@ impl Scheme for Grouped {
     fn decode(&self, planes: &[&[u8]], columns: usize, float: DType, values: &mut [f32]) -> Result<(), Error> {
         check(self, (values.len(), columns), float, planes.iter().map(|p| p.len()))?;
         let float = Float::new(self.name, float)?;
-        let order = self.order(columns, planes.get(3))?;
+        let places = self.order(columns, planes.get(3))?;
         if let [packed, scales, zeros, ..] = *planes {
-            let groups = Groups { float, scales, zeros, group: self.group_of(columns), columns };
-            match order {
-                Some(order) => decode_ordered(self.bits, groups, packed, &order, values),
-                None => decode(self.bits, groups, packed, values),
+            let (bits, group, order) = (self.bits, self.group_of(columns), Order::OffsetFirst);
+            let offsets = Offsets::Bytes(zeros);
+            let codes = Codes { bits, group, columns, packed, float, scales, offsets, order, rounded: Float::F32 };
+            match places {
+                Some(groups) => codes.decode_ordered(&groups, values),
+                None => codes.decode(values),
             }
         }
         Ok(())
-    }
-}
-
-/// Scales and zeros of rows.
-#[derive(Clone, Copy)]
-struct Groups<'a> {
-    float: Float,
-    scales: &'a [u8],
-    zeros: &'a [u8],
-    group: usize,
-    columns: usize,
-}
-
-per_level! {
-    fn decode(bits: u8, groups: Groups<'_>, packed: &[u8], values: &mut [f32]) {
-        match bits {
-            2 => rows::<2>(groups, packed, values),
-            3 => rows::<3>(groups, packed, values),
-            4 => rows::<4>(groups, packed, values),
-            _ => rows::<8>(groups, packed, values),
-        }
-    }
-}
-
-per_level! {
-    fn decode_ordered(bits: u8, groups: Groups<'_>, packed: &[u8], order: &[u32], values: &mut [f32]) {
-        match bits {
-            2 => ordered_rows::<2>(groups, packed, order, values),
-            3 => ordered_rows::<3>(groups, packed, order, values),
-            4 => ordered_rows::<4>(groups, packed, order, values),
-            _ => ordered_rows::<8>(groups, packed, order, values),
-        }
-    }
-}
-
-#[inline(always)]
-fn rows<const BITS: u32>(groups: Groups<'_>, packed: &[u8], values: &mut [f32]) {
-    let Groups { float, scales, zeros, group, columns } = groups;
-    let bytes = columns / 8 * BITS as usize;
-    let mut index = 0;
-    for (packed, values) in packed.chunks_exact(bytes).zip(values.chunks_exact_mut(columns)) {
-        for (packed, values) in packed.chunks(group / 8 * BITS as usize).zip(values.chunks_mut(group)) {
-            let (scale, zero) = (float.read(scales, index), f32::from(zeros[index]));
-            for (packed, out) in packed.chunks_exact(4 * BITS as usize).zip(values.as_chunks_mut::<BLOCK>().0) {
-                let codes = unpack32::<BITS>(packed);
-                for (v, code) in out.iter_mut().zip(codes) {
-                    *v = (f32::from(code) - zero) * scale;
-                }
-            }
-            index += 1;
-        }
-    }
-}
-
-/// Columns in any order: scale and zero are looked up for each.
-#[inline(always)]
-fn ordered_rows<const BITS: u32>(groups: Groups<'_>, packed: &[u8], order: &[u32], values: &mut [f32]) {
-    let Groups { float, scales, zeros, group, columns } = groups;
-    let per_row = columns.div_ceil(group);
-    let bytes = columns / 8 * BITS as usize;
-    let mut table = vec![(0.0, 0.0); per_row];
-    for (row, (packed, values)) in packed.chunks_exact(bytes).zip(values.chunks_exact_mut(columns)).enumerate() {
-        for (i, entry) in table.iter_mut().enumerate() {
-            let index = row * per_row + i;
-            *entry = (float.read(scales, index), f32::from(zeros[index]));
-        }
-        let blocks = values.as_chunks_mut::<BLOCK>().0.iter_mut().zip(order.as_chunks::<BLOCK>().0);
-        for ((out, order), packed) in blocks.zip(packed.chunks_exact(4 * BITS as usize)) {
-            let codes = unpack32::<BITS>(packed);
-            for ((v, code), group) in out.iter_mut().zip(codes).zip(order) {
-                let (scale, zero) = table[*group as usize];
-                *v = (f32::from(code) - zero) * scale;
-            }
-        }
     }
 }

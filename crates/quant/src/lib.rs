@@ -1,5 +1,6 @@
 //! Quantization schemes: planes and grids, encoders and decoders, recipes.
 
+mod affine;
 pub mod arrange;
 pub mod awq;
 pub mod bnb;

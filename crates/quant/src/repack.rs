@@ -6,8 +6,9 @@
 //! its own float type: MLX in `F16` or `BF16` rounds product and sum, GGML multiplies in `f32`. So the grids are equal,
 //! decoded values may differ in the last place of the smaller type.
 
+use crate::mlx::Float;
 use crate::mlx::bits::{pack32, unpack32};
-use crate::mlx::{Float, check};
+use crate::shape::check_groups;
 use crate::{Error, Family, Grid, Packing};
 
 mod fp4;
@@ -84,7 +85,7 @@ impl Repack {
             Way::Affine { from: source, to: target } => {
                 let first = from.first().map_or(0, |plane| plane.len());
                 let values = (first / source.bytes()[0]).saturating_mul(source.group);
-                check(source.name, (values, columns, source.group), source.bytes(), from.iter().copied())?;
+                check_groups(source.name, (values, columns, source.group), source.bytes(), from.iter().copied())?;
                 target.check(values, columns, to)?;
                 Ok((0..values / GROUP).all(|i| source.read(from, i).is_some_and(|group| target.write(&group, to, i))))
             }
@@ -151,7 +152,7 @@ impl Layout {
 
     /// Refuses planes that are not those of so many values.
     fn check(&self, values: usize, columns: usize, planes: &[&mut [u8]]) -> Result<(), Error> {
-        check(self.name, (values, columns, self.group), self.bytes(), planes.iter().map(|p| &**p))
+        check_groups(self.name, (values, columns, self.group), self.bytes(), planes.iter().map(|p| &**p))
     }
 
     /// Codes in a GGML block start after `d`, and `m` if it has one.

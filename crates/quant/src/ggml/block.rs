@@ -2,7 +2,11 @@
 
 use windlass_tensor::DType;
 
+use crate::simd::ahead;
 use crate::{Error, Family, Grid, Importance, Plane, PlaneType, Scheme};
+
+/// Values that are decoded at a time, while memory for the next ones is on its way.
+const PIECE: usize = 512;
 
 /// A scheme as constants and functions on whole blocks. The functions may rely on the lengths being checked.
 pub(super) struct BlockScheme {
@@ -126,7 +130,12 @@ impl Scheme for BlockScheme {
             return Err(self.shape_error(format!("has one plane, not {}", planes.len())));
         };
         self.check(values.len(), columns, bytes.len())?;
-        (self.decode)(bytes, values);
+        let blocks = PIECE.div_ceil(self.block);
+        let pieces = bytes.chunks(blocks * self.planes[0].per_block).zip(values.chunks_mut(blocks * self.block));
+        for (bytes, values) in pieces {
+            ahead(values);
+            (self.decode)(bytes, values);
+        }
         Ok(())
     }
 }

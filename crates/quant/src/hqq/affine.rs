@@ -3,10 +3,9 @@
 use windlass_tensor::DType;
 
 use super::fit;
+use crate::affine::{Codes, Offsets, Order};
 use crate::mlx::Float;
-use crate::mlx::bits::unpack32;
 use crate::shape::check;
-use crate::simd::per_level;
 use crate::slots::pack;
 use crate::{Error, Family, Grid, Plane, PlaneType, Scheme, Tally};
 
@@ -149,7 +148,9 @@ impl Scheme for Affine {
     fn decode(&self, planes: &[&[u8]], columns: usize, float: DType, values: &mut [f32]) -> Result<(), Error> {
         check(self, (values.len(), columns), float, planes.iter().map(|p| p.len()))?;
         if let [packed, scales, zeros, _] = planes {
-            decode(self.bits, self.group, Float::new(self.name, float)?, packed, scales, zeros, values);
+            let (bits, group, order) = (self.bits, self.group, Order::OffsetFirst);
+            let (float, offsets) = (Float::new(self.name, float)?, Offsets::Subtracted(zeros));
+            Codes { bits, group, columns, packed, float, scales, offsets, order, rounded: float }.decode(values);
         }
         Ok(())
     }
@@ -160,65 +161,4 @@ struct Batch {
     codes: [u8; fit::LANES * 128],
     scale: [f32; fit::LANES],
     zero: [f32; fit::LANES],
-}
-
-per_level! {
-    fn decode(bits: u8, group: usize, float: Float, packed: &[u8], scales: &[u8], zeros: &[u8], values: &mut [f32]) {
-        match bits {
-            1 => decode_typed::<1>(group, float, packed, scales, zeros, values),
-            2 => decode_typed::<2>(group, float, packed, scales, zeros, values),
-            3 => decode_typed::<3>(group, float, packed, scales, zeros, values),
-            4 => decode_typed::<4>(group, float, packed, scales, zeros, values),
-            _ => decode_typed::<8>(group, float, packed, scales, zeros, values),
-        }
-    }
-}
-
-/// The choice of type stays outside of the loop.
-#[inline(always)]
-fn decode_typed<const BITS: u32>(
-    group: usize,
-    float: Float,
-    packed: &[u8],
-    scales: &[u8],
-    zeros: &[u8],
-    values: &mut [f32],
-) {
-    match float {
-        Float::F32 => decode_groups::<BITS>(group, Float::F32, packed, scales, zeros, values),
-        Float::F16 => decode_groups::<BITS>(group, Float::F16, packed, scales, zeros, values),
-        Float::Bf16 => decode_groups::<BITS>(group, Float::Bf16, packed, scales, zeros, values),
-    }
-}
-
-#[inline(always)]
-fn decode_groups<const BITS: u32>(
-    group: usize,
-    float: Float,
-    packed: &[u8],
-    scales: &[u8],
-    zeros: &[u8],
-    values: &mut [f32],
-) {
-    let block = block(group);
-    let groups = block / group;
-    let blocks = values.chunks_exact_mut(block).zip(packed.chunks_exact(block / 8 * BITS as usize));
-    for (i, (values, packed)) in blocks.enumerate() {
-        // The smallest groups are halves of a block.
-        let (first, last) = (i * groups, i * groups + groups - 1);
-        let (mut scale, mut zero) = ([float.read(scales, first); 32], [float.read(zeros, first); 32]);
-        scale[16..].fill(float.read(scales, last));
-        zero[16..].fill(float.read(zeros, last));
-        for (out, packed) in values.as_chunks_mut::<32>().0.iter_mut().zip(packed.chunks_exact(4 * BITS as usize)) {
-            let codes = unpack32::<BITS>(packed);
-            for j in 0..32 {
-                out[j] = f32::from(codes[j]) - zero[j];
-            }
-            float.round_all(out);
-            for j in 0..32 {
-                out[j] *= scale[j];
-            }
-            float.round_all(out);
-        }
-    }
 }

@@ -113,28 +113,6 @@ fn round_bf16(value: f32) -> f32 {
     f32::from_bits(u32::from(f32_to_bf16_bits(value)) << 16)
 }
 
-/// Checks that `values` are whole rows of whole groups and that each plane has the bytes they need.
-pub(crate) fn check<'a>(
-    scheme: &'static str,
-    (values, columns, group): (usize, usize, usize),
-    bytes_per_group: &[usize],
-    planes: impl ExactSizeIterator<Item = &'a [u8]>,
-) -> Result<(), Error> {
-    let refuse = |message| Err(Error::Shape { scheme, message });
-    if columns == 0 || columns % group != 0 || values % columns != 0 {
-        return refuse(format!("{values} values are not rows of {columns} in groups of {group}"));
-    }
-    if planes.len() != bytes_per_group.len() {
-        return refuse(format!("has {} planes, not {}", bytes_per_group.len(), planes.len()));
-    }
-    for (i, (plane, per_group)) in planes.zip(bytes_per_group).enumerate() {
-        if Some(plane.len()) != (values / group).checked_mul(*per_group) {
-            return refuse(format!("plane {i} has {} bytes, which do not fit {values} values", plane.len()));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,14 +2,15 @@
 
 use windlass_tensor::DType;
 
-use super::bits::{pack8, pack32, spread8, unpack32};
-use super::{Float, check};
-use crate::float::f16_to_f32;
-use crate::simd::per_level;
+use super::Float;
+use super::bits::{pack8, pack32};
+use crate::float::{E2M1, f16_to_f32};
+use crate::shape::check;
+use crate::simd::codes::{Places, entries};
+use crate::simd::{Level, ahead, level, per_level};
 use crate::{Error, Family, Grid, Plane, PlaneType, Scheme};
 
-/// Values of E2M1 codes.
-const E2M1: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+static STRING: Places = Places::string(4);
 
 /// Which code and which scale.
 #[derive(Clone, Copy, PartialEq)]
@@ -40,12 +41,6 @@ pub static SCHEMES: [Small; 3] = [
     Small { name: "mlx-mxfp8", mode: Mode::Mxfp8, ceiling: 0.029, planes: &planes(8) },
     Small { name: "mlx-nvfp4", mode: Mode::Nvfp4, ceiling: 0.11, planes: &planes(2) },
 ];
-
-impl Small {
-    fn bytes_per_group(&self) -> [usize; 2] {
-        [self.planes[0].per_block * 4, 1]
-    }
-}
 
 impl Scheme for Small {
     fn name(&self) -> &'static str {
@@ -83,22 +78,18 @@ impl Scheme for Small {
         float: DType,
         planes: &mut [&mut [u8]],
     ) -> Result<(), Error> {
-        let float = Float::new(self.name, float)?;
-        let shape = (values.len(), columns, self.block());
-        check(self.name, shape, &self.bytes_per_group(), planes.iter().map(|p| &**p))?;
+        check(self, (values.len(), columns), float, planes.iter().map(|p| p.len()))?;
         if let [packed, scales] = planes {
-            encode(self.mode, float, values, packed, scales);
+            encode(self.mode, Float::new(self.name, float)?, values, packed, scales);
         }
         Ok(())
     }
 
     /// The product of code and scale is rounded to `float`, the type that MLX would return.
     fn decode(&self, planes: &[&[u8]], columns: usize, float: DType, values: &mut [f32]) -> Result<(), Error> {
-        let float = Float::new(self.name, float)?;
-        let shape = (values.len(), columns, self.block());
-        check(self.name, shape, &self.bytes_per_group(), planes.iter().copied())?;
+        check(self, (values.len(), columns), float, planes.iter().map(|p| p.len()))?;
         if let [packed, scales] = planes {
-            decode(self.mode, float, packed, scales, values);
+            decode(self.mode, Float::new(self.name, float)?, packed, scales, values);
         }
         Ok(())
     }
@@ -140,16 +131,12 @@ per_level! {
 
 per_level! {
     fn decode(mode: Mode, float: Float, packed: &[u8], scales: &[u8], values: &mut [f32]) {
+        let level = level();
         match mode {
             Mode::Mxfp4 => {
-                let groups = values.as_chunks_mut::<32>().0.iter_mut().zip(packed.as_chunks::<16>().0);
-                for ((out, packed), scale) in groups.zip(scales) {
+                for ((i, out), scale) in values.chunks_exact_mut(32).enumerate().zip(scales) {
                     let scale = float.round(exp2(i32::from(*scale) - 127));
-                    let codes = unpack32::<4>(packed);
-                    for (v, code) in out.iter_mut().zip(codes) {
-                        *v = from_e2m1(code) * scale;
-                    }
-                    float.round_all(out);
+                    decode_four(level, float, scale, &packed[16 * i..], out);
                 }
             }
             Mode::Mxfp8 => {
@@ -163,19 +150,23 @@ per_level! {
                 }
             }
             Mode::Nvfp4 => {
-                let groups = values.as_chunks_mut::<16>().0.iter_mut().zip(packed.as_chunks::<8>().0);
-                for ((out, packed), scale) in groups.zip(scales) {
-                    let scale = from_e4m3(*scale);
-                    for (eight, bytes) in out.as_chunks_mut::<8>().0.iter_mut().zip(packed.as_chunks::<4>().0) {
-                        let codes = spread8::<4>(u64::from(u32::from_le_bytes(*bytes))).to_le_bytes();
-                        for (v, code) in eight.iter_mut().zip(codes) {
-                            *v = from_e2m1(code) * scale;
-                        }
-                    }
-                    float.round_all(out);
+                for ((i, out), scale) in values.chunks_exact_mut(16).enumerate().zip(scales) {
+                    decode_four(level, float, from_e4m3(*scale), &packed[8 * i..], out);
                 }
             }
         }
+    }
+}
+
+/// A group of E2M1 codes, with what follows them.
+#[inline(always)]
+fn decode_four(level: Level, float: Float, scale: f32, packed: &[u8], values: &mut [f32]) {
+    ahead(values);
+    for (i, out) in values.as_chunks_mut().0.iter_mut().enumerate() {
+        entries(level, &STRING, &E2M1, &packed[8 * i..], out);
+    }
+    for v in values {
+        *v = float.round(*v * scale);
     }
 }
 
@@ -254,12 +245,6 @@ fn to_e2m1(value: f32) -> u8 {
     }
     let sign = if value < -0.25 { 8 } else { 0 };
     (code | sign) as u8
-}
-
-/// Value of an E2M1 code.
-#[inline(always)]
-fn from_e2m1(code: u8) -> f32 {
-    E2M1[usize::from(code & 15)]
 }
 
 /// Nearest E4M3 code, ties to even, the largest beyond 448.

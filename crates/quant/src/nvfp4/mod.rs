@@ -9,13 +9,15 @@ use std::sync::Arc;
 use windlass_tensor::DType;
 
 use crate::arrange::ArrangementRef;
-use crate::float::f8e4m3_to_f32;
+use crate::float::{E2M1, f8e4m3_to_f32};
 use crate::gather::matrix;
-use crate::mlx::bits::spread8;
 use crate::row_major::{RowMajor, ShapeOf};
 use crate::shape::check;
-use crate::simd::per_level;
+use crate::simd::codes::{Places, entries};
+use crate::simd::{ahead, level, per_level};
 use crate::{Error, Family, Grid, Packing, Plane, PlaneType, Scheme, SchemeRef};
+
+static STRING: Places = Places::string(4);
 
 /// Values that share an E4M3 scale.
 const GROUP: usize = 16;
@@ -171,27 +173,15 @@ impl Scheme for Nvfp4 {
 
 per_level! {
     fn decode(divide: bool, global: f32, packed: &[u8], scales: &[u8], values: &mut [f32]) {
-        let groups = values.as_chunks_mut::<GROUP>().0.iter_mut().zip(packed.as_chunks::<8>().0);
-        for ((out, packed), scale) in groups.zip(scales) {
+        let level = level();
+        for ((i, out), scale) in values.as_chunks_mut::<GROUP>().0.iter_mut().enumerate().zip(scales) {
             let scale = f8e4m3_to_f32(*scale);
             let scale = if divide { scale / global } else { scale * global };
-            let mut codes = [0; GROUP];
-            for (eight, four) in codes.as_chunks_mut::<8>().0.iter_mut().zip(packed.as_chunks::<4>().0) {
-                *eight = spread8::<4>(u64::from(u32::from_le_bytes(*four))).to_le_bytes();
-            }
-            for i in 0..GROUP {
-                out[i] = e2m1_to_f32(codes[i]) * scale;
+            ahead(out);
+            entries(level, &STRING, &E2M1, &packed[8 * i..], out);
+            for v in out {
+                *v *= scale;
             }
         }
     }
-}
-
-/// The value of an E2M1 code, branch-free.
-#[inline(always)]
-fn e2m1_to_f32(code: u8) -> f32 {
-    let magnitude = u32::from(code & 7);
-    let normal = (magnitude << 22) + (126 << 23);
-    let half = if magnitude == 0 { 0 } else { 126 << 23 };
-    let bits = if magnitude < 2 { half } else { normal };
-    f32::from_bits(bits | u32::from(code & 8) << 28)
 }

@@ -3,6 +3,8 @@
 //! Bodies work on arrays of lanes (`[f32; 16]`), one block of values per lane, so that the compiler's vectors run across
 //! blocks: each lane does exactly what the scalar encoder does, in the same order, and nothing is fused.
 
+pub(crate) mod codes;
+
 use std::cell::Cell;
 use std::sync::OnceLock;
 
@@ -60,6 +62,23 @@ fn detect() -> Level {
 #[inline(always)]
 pub(crate) fn turns(count: usize) -> usize {
     std::hint::black_box(count)
+}
+
+/// Bytes between a value that is written and the memory that is asked for meanwhile.
+const AHEAD: usize = 2048;
+
+/// Asks for the memory that lies a little behind these values, which the caller goes on to write. A decoder that writes as
+/// fast as memory takes it would otherwise wait for each line: hardware foresees no more than a page.
+#[inline(always)]
+pub(crate) fn ahead(values: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: a hint reads nothing, and an address that is not mapped is passed over.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().wrapping_byte_add(AHEAD).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, AHEAD);
 }
 
 /// Defines a function whose body is compiled for every [`Level`] and dispatched on each call.

@@ -11,7 +11,7 @@ use crate::float::{f16_to_f32, f32_to_f16_bits};
 use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
 use crate::ggml::codes::{half_at, put_half};
 use crate::ggml::k::nearest;
-use crate::simd::per_level;
+use crate::simd::{per_level, turns};
 
 const BYTES_S: usize = 2 + 32 + 16;
 const BYTES_M: usize = 32 + 16 + 8;
@@ -137,27 +137,49 @@ fn finish_m(groups: &[Group; 16], x: &[f32; BLOCK], weights: &[f32; BLOCK], mut 
     }
 }
 
-const SHIFT: f32 = 0.125;
+/// Eight coordinates each, as eight times the coordinate and ten.
+static EIGHTHS: [[u8; 8]; 2048] = {
+    let (mut eighths, mut i) = ([[0; 8]; 2048], 0);
+    while i < 2048 * 8 {
+        eighths[i / 8][i % 8] = (8 * POINTS[i / 8][i % 8] + 10) as u8;
+        i += 1;
+    }
+    eighths
+};
 
+/// A point moved by an eighth: in each byte eight times the value, and nine.
 #[inline(always)]
-fn put(out: &mut [f32], index: usize, down: bool, scale: f32) {
-    let shift = if down { -SHIFT } else { SHIFT };
-    for (out, coordinate) in out.iter_mut().zip(POINTS[index & 2047]) {
-        *out = scale * (f32::from(coordinate) + shift);
+fn moved(index: usize, down: bool) -> [u8; 8] {
+    let point = u64::from_le_bytes(EIGHTHS[index & 2047]);
+    (point - if down { 0x0202_0202_0202_0202 } else { 0 }).to_le_bytes()
+}
+
+/// Values of [`moved`] points. An eighth of the scale is exact, so the product is that with the value itself.
+#[inline(always)]
+fn put(scale: f32, moved: &[u8], out: &mut [f32]) {
+    let scale = scale * 0.125;
+    for (out, eighths) in out.iter_mut().zip(moved) {
+        *out = scale * (f32::from(*eighths) - 9.0);
     }
 }
 
 per_level! {
     fn decode_s(bytes: &[u8], values: &mut [f32]) {
+        let n = turns(32);
         for (block, out) in bytes.as_chunks::<BYTES_S>().0.iter().zip(values.as_chunks_mut::<BLOCK>().0) {
             let scale = half_at(block, 0);
-            for (g, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let (mut points, mut scales) = ([0; BLOCK], [0.0; 8]);
+            for (g, points) in points.as_chunks_mut::<32>().0.iter_mut().enumerate() {
                 let high = u16::from_le_bytes([block[34 + 2 * g], block[35 + 2 * g]]);
-                let scale = scale * f32::from(2 * (high >> 12 & 7) + 1);
-                for l in 0..4 {
+                scales[g] = scale * f32::from(2 * (high >> 12 & 7) + 1);
+                for (l, point) in points.as_chunks_mut().0.iter_mut().enumerate() {
                     let index = u16::from(block[2 + 4 * g + l]) | (high >> (3 * l) & 7) << 8;
-                    put(&mut out[8 * l..8 * l + 8], usize::from(index), high & 0x8000 != 0, scale);
+                    *point = moved(usize::from(index), high & 0x8000 != 0);
                 }
+            }
+            let groups = points.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<32>().0);
+            for ((points, out), scale) in groups.zip(scales) {
+                put(scale, &points[..n], &mut out[..n]);
             }
         }
     }
@@ -165,6 +187,7 @@ per_level! {
 
 per_level! {
     fn decode_m(bytes: &[u8], values: &mut [f32]) {
+        let n = turns(16);
         for (block, out) in bytes.as_chunks::<BYTES_M>().0.iter().zip(values.as_chunks_mut::<BLOCK>().0) {
             let mut words = [0; 4];
             for (i, word) in words.iter_mut().enumerate() {
@@ -173,13 +196,17 @@ per_level! {
             // The scale of the block lies in the top four bits of the words of group scales.
             let [a, b, c, d] = words.map(|word| word >> 12);
             let scale = f16_to_f32(a | b << 4 | c << 8 | d << 12);
-            for (g, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-                let scale = scale * f32::from(2 * (words[g / 4] >> (3 * (g % 4)) & 7) + 1);
-                for l in 0..2 {
+            let mut points = [0; BLOCK];
+            for (g, points) in points.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                for (l, point) in points.as_chunks_mut().0.iter_mut().enumerate() {
                     let high = block[32 + g] >> (4 * l);
-                    let index = usize::from(block[2 * g + l]) | usize::from(high & 7) << 8;
-                    put(&mut out[8 * l..8 * l + 8], index, high & 8 != 0, scale);
+                    *point = moved(usize::from(block[2 * g + l]) | usize::from(high & 7) << 8, high & 8 != 0);
                 }
+            }
+            let groups = points.as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<16>().0);
+            for (g, (points, out)) in groups.enumerate() {
+                let scale = scale * f32::from(2 * (words[g / 4] >> (3 * (g % 4)) & 7) + 1);
+                put(scale, &points[..n], &mut out[..n]);
             }
         }
     }

@@ -17,12 +17,27 @@ const BLOCK: usize = 256;
 pub(super) static SCHEMES: &[SchemeRef] =
     &[&iq1::IQ1_S, &iq1::IQ1_M, &iq2::IQ2_XXS, &iq2::IQ2_XS, &iq2::IQ2_S, &iq3::IQ3_XXS, &iq3::IQ3_S];
 
-/// Eight values: coordinates of lattice points times a scale; a set bit negates.
+/// Bytes of ones where a bit is set.
+static SPREAD: [u64; 256] = {
+    let (mut spread, mut i) = ([0; 256], 0);
+    while i < 256 * 8 {
+        let (bits, bit) = (i / 8, i % 8);
+        if bits >> bit & 1 == 1 {
+            spread[bits] |= 0xff << (8 * bit);
+        }
+        i += 1;
+    }
+    spread
+};
+
+/// Eight values: coordinates of lattice points, from 1 to 127, times a scale; a set bit negates.
 #[inline(always)]
 fn put_signed(out: &mut [f32], point: [u8; 8], signs: u8, scale: f32) {
-    for (j, (out, coordinate)) in out.iter_mut().zip(point).enumerate() {
-        let sign = u32::from(signs >> j & 1) << 31;
-        *out = f32::from_bits((scale * f32::from(coordinate)).to_bits() ^ sign);
+    let negated = SPREAD[usize::from(signs)];
+    // Two's complement; no byte is 0, so that nothing is carried.
+    let signed = (u64::from_le_bytes(point) ^ negated) + (negated & 0x0101_0101_0101_0101);
+    for (out, coordinate) in out.iter_mut().zip(signed.to_le_bytes()) {
+        *out = scale * f32::from(coordinate as i8);
     }
 }
 

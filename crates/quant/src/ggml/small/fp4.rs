@@ -3,7 +3,8 @@
 use crate::Grid;
 use crate::ggml::block::{BlockScheme, Encode, blocks};
 use crate::ggml::codes::largest_magnitude;
-use crate::simd::per_level;
+use crate::simd::codes::{Places, entries};
+use crate::simd::{level, per_level};
 
 const MX_BLOCK: usize = 32;
 const MX_BYTES: usize = 1 + 16;
@@ -32,7 +33,10 @@ pub(super) static NVFP4: BlockScheme = BlockScheme {
 };
 
 /// Values of the codes, doubled to be whole; scales are halved in turn.
-const VALUES: [f32; 16] = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
+static VALUES: [f32; 16] = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
+
+static NIBBLES: [Places; 2] = [Places::nibbles(false), Places::nibbles(true)];
+static HALVES: Places = Places::halves();
 
 /// Beyond these magnitudes the next code is nearer; at them, the smaller one is taken.
 const MIDDLES: [f32; 7] = [0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 10.0];
@@ -84,11 +88,14 @@ per_level! {
 
 per_level! {
     fn decode_mx(bytes: &[u8], values: &mut [f32]) {
+        let level = level();
         for (block, out) in bytes.as_chunks::<MX_BYTES>().0.iter().zip(values.as_chunks_mut::<MX_BLOCK>().0) {
             let scale = half_power(block[0]);
-            for j in 0..16 {
-                out[j] = VALUES[usize::from(block[1 + j] & 15)] * scale;
-                out[j + 16] = VALUES[usize::from(block[1 + j] >> 4)] * scale;
+            for (out, nibbles) in out.as_chunks_mut().0.iter_mut().zip(&NIBBLES) {
+                entries(level, nibbles, &VALUES, &block[1..], out);
+                for v in out {
+                    *v *= scale;
+                }
             }
         }
     }
@@ -110,14 +117,23 @@ fn to_scale(value: f32) -> u8 {
 }
 
 /// Half the value of such a float, whatever its top bit.
-fn half_scale(code: u8) -> f32 {
-    let mantissa = f32::from(code & 7);
+const fn half_scale(code: u8) -> f32 {
+    let mantissa = (code & 7) as f32;
     match (code, code >> 3 & 15) {
         (0x7f, _) => 0.0,
         (_, 0) => mantissa / 1024.0,
-        (_, exponent) => (1.0 + mantissa / 8.0) * f32::from_bits((u32::from(exponent) + 119) << 23),
+        (_, exponent) => (1.0 + mantissa / 8.0) * f32::from_bits((exponent as u32 + 119) << 23),
     }
 }
+
+static HALF_SCALES: [f32; 256] = {
+    let (mut scales, mut code) = ([0.0; 256], 0);
+    while code < 256 {
+        scales[code] = half_scale(code as u8);
+        code += 1;
+    }
+    scales
+};
 
 per_level! {
     fn encode_nv(values: &[f32], bytes: &mut [u8]) {
@@ -135,13 +151,14 @@ per_level! {
 
 per_level! {
     fn decode_nv(bytes: &[u8], values: &mut [f32]) {
-        for (block, out) in bytes.as_chunks::<NV_BYTES>().0.iter().zip(values.as_chunks_mut::<NV_BLOCK>().0) {
+        let level = level();
+        for (i, out) in values.as_chunks_mut::<NV_BLOCK>().0.iter_mut().enumerate() {
+            let block = &bytes[i * NV_BYTES..];
             for (s, out) in out.as_chunks_mut::<NV_GROUP>().0.iter_mut().enumerate() {
-                let scale = half_scale(block[s]);
-                for j in 0..8 {
-                    let byte = block[4 + s * 8 + j];
-                    out[j] = VALUES[usize::from(byte & 15)] * scale;
-                    out[j + 8] = VALUES[usize::from(byte >> 4)] * scale;
+                entries(level, &HALVES, &VALUES, &block[4 + s * 8..], out);
+                let scale = HALF_SCALES[usize::from(block[s])];
+                for v in out {
+                    *v *= scale;
                 }
             }
         }

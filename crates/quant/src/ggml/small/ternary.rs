@@ -3,7 +3,7 @@
 use crate::Grid;
 use crate::ggml::block::{BlockScheme, Encode, blocks};
 use crate::ggml::codes::{half_at, inverse, largest_magnitude, put_half, whole_to_byte};
-use crate::simd::per_level;
+use crate::simd::{per_level, turns};
 
 const BLOCK: usize = 256;
 const BYTES1: usize = 48 + 4 + 2;
@@ -68,18 +68,30 @@ per_level! {
 
 per_level! {
     fn decode1(bytes: &[u8], values: &mut [f32]) {
+        let n = turns(16);
         for (block, out) in bytes.as_chunks::<BYTES1>().0.iter().zip(values.as_chunks_mut::<BLOCK>().0) {
             let scale = half_at(block, 52);
-            for (at, width, first, count) in RUNS {
-                for n in 0..count {
-                    for m in 0..width {
-                        let fraction = block[at + m].wrapping_mul(POWERS_OF_3[n]);
-                        let digit = (u16::from(fraction) * 3) >> 8;
-                        out[first + n * width + m] = (f32::from(digit) - 1.0) * scale;
-                    }
-                }
+            let (long, short) = out.split_at_mut(240);
+            for (out, power) in long[..160].as_chunks_mut::<32>().0.iter_mut().zip(POWERS_OF_3) {
+                digits(&block[..n], power, scale, &mut out[..n]);
+                digits(&block[16..][..n], power, scale, &mut out[16..][..n]);
+            }
+            for (out, power) in long[160..].as_chunks_mut::<16>().0.iter_mut().zip(POWERS_OF_3) {
+                digits(&block[32..][..n], power, scale, &mut out[..n]);
+            }
+            for (out, power) in short.as_chunks_mut::<4>().0.iter_mut().zip(POWERS_OF_3) {
+                digits(&block[48..52], power, scale, out);
             }
         }
+    }
+}
+
+/// The value of one digit of each byte.
+#[inline(always)]
+fn digits(bytes: &[u8], power: u8, scale: f32, out: &mut [f32]) {
+    for (out, byte) in out.iter_mut().zip(bytes) {
+        let digit = (u16::from(byte.wrapping_mul(power)) * 3) >> 8;
+        *out = (f32::from(digit) - 1.0) * scale;
     }
 }
 
