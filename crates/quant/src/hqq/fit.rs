@@ -1,16 +1,14 @@
 //! HQQ's optimizer: with the scale fixed by the range of a group, each step moves its zero to the mean of
 //! `code - (value - shrunk error) * scale`, the shrinkage being the proximal operator of the p-norm, p = 0.7.
 
-use crate::simd::per_level;
+use super::power::{CERTAIN, TABLES, Tables, powers};
+use crate::affine::bounds;
+use crate::simd::{Level, level, per_level};
 
 /// Most steps that HQQ takes.
 pub(super) const STEPS: usize = 20;
 /// Groups whose zeros are found together.
 pub(super) const LANES: usize = 16;
-/// Errors from which a tenth of their power of -0.3 is less than half a unit in their last place.
-const LARGE: f32 = 131_072.0;
-/// Errors up to about 0.1701 shrink to zero.
-const CERTAIN: f32 = 0.17;
 
 /// Groups of up to 16 lanes, as HQQ has them: `code = value * scale + zero`.
 struct Groups<'a, const GROUP: usize> {
@@ -20,6 +18,12 @@ struct Groups<'a, const GROUP: usize> {
     zero: [f32; LANES],
     /// Whether an error was found that leaves something after shrinking.
     wide: [bool; LANES],
+    /// Whether a step did not move the zero, so that no later one will.
+    still: [bool; LANES],
+    /// Absolute errors as they were measured last.
+    errors: [[f64; 8]; LANES],
+    level: Level,
+    tables: &'a Tables,
 }
 
 per_level! {
@@ -107,29 +111,27 @@ impl<'a, const GROUP: usize> Groups<'a, GROUP> {
             scale[i] = if scale[i] > 2e4 { 2e4 } else { scale[i] };
             zero[i] = -low * scale[i];
         }
-        Self { values, levels, scale, zero, wide: [false; LANES] }
+        let no = [false; LANES];
+        let errors = [[0.0; 8]; LANES];
+        Self { values, levels, scale, zero, wide: no, still: no, errors, level: level(), tables: &TABLES }
     }
 
     /// Moves the zero of each group. Returns the sum of absolute errors before that, if it is asked for.
     #[inline(always)]
     fn step<const MEASURE: bool>(&mut self) -> f64 {
         let mut partial = [[0.0; 8]; LANES];
-        let mut errors = [0.0; 16];
+        let mut errors = [0.0; 8];
         for (i, values) in self.values.iter().enumerate().take(LANES) {
-            let (scale, zero) = (self.scale[i], self.zero[i]);
-            let mut terms = [0.0; GROUP];
-            if !self.wide[i] {
-                let before = errors;
-                let farthest = plain_terms::<GROUP, MEASURE>(values, scale, zero, self.levels, &mut terms, &mut errors);
-                // Distances of codes are errors times the scale, but for what rounding makes of them.
-                let limit = if MEASURE { CERTAIN } else { CERTAIN * scale - 1e-5 * (zero.abs() + self.levels) };
-                self.wide[i] = farthest >= limit;
-                errors = if self.wide[i] { before } else { errors };
+            if !self.still[i] {
+                let mut own = [0.0; 8];
+                partial[i] = self.group::<MEASURE>(i, values, &mut own);
+                self.errors[i] = own;
             }
-            if self.wide[i] {
-                shrinking_terms::<GROUP, MEASURE>(values, scale, zero, self.levels, &mut terms, &mut errors);
+            if MEASURE {
+                for (sum, own) in errors.iter_mut().zip(self.errors[i]) {
+                    *sum += own;
+                }
             }
-            partial[i] = eighths(&terms);
         }
         let mut total = [0.0; LANES];
         for j in 0..8 {
@@ -137,10 +139,34 @@ impl<'a, const GROUP: usize> Groups<'a, GROUP> {
                 *total += partial[j];
             }
         }
-        for (zero, total) in self.zero.iter_mut().zip(total) {
-            *zero = total / GROUP as f32;
+        for (i, total) in total.iter().enumerate() {
+            let moved = total / GROUP as f32;
+            if !self.still[i] {
+                self.still[i] = moved.to_bits() == self.zero[i].to_bits();
+                self.zero[i] = moved;
+            }
         }
         errors.iter().sum()
+    }
+
+    /// Sums of every eighth term of a group, and its errors.
+    #[inline(always)]
+    fn group<const MEASURE: bool>(&mut self, i: usize, values: &[f32; GROUP], errors: &mut [f64; 8]) -> [f32; 8] {
+        let (scale, zero) = (self.scale[i], self.zero[i]);
+        let mut terms = [0.0; GROUP];
+        if !self.wide[i] {
+            let farthest = plain_terms::<GROUP, MEASURE>(values, scale, zero, self.levels, &mut terms, errors);
+            // Distances of codes are errors times the scale, but for what rounding makes of them.
+            let limit = if MEASURE { CERTAIN } else { CERTAIN * scale - 1e-5 * (zero.abs() + self.levels) };
+            self.wide[i] = farthest >= limit;
+            if !self.wide[i] {
+                return eighths(&terms);
+            }
+            *errors = [0.0; 8];
+        }
+        let tables = (self.level, self.tables);
+        shrinking_terms::<GROUP, MEASURE>(tables, values, scale, zero, self.levels, &mut terms, errors);
+        eighths(&terms)
     }
 }
 
@@ -153,7 +179,7 @@ fn plain_terms<const GROUP: usize, const MEASURE: bool>(
     zero: f32,
     levels: f32,
     terms: &mut [f32; GROUP],
-    errors: &mut [f64; 16],
+    errors: &mut [f64; 8],
 ) -> f32 {
     let mut distance = [0.0f32; 16];
     for (terms, v) in terms.as_chunks_mut::<16>().0.iter_mut().zip(values.as_chunks::<16>().0) {
@@ -178,12 +204,13 @@ fn plain_terms<const GROUP: usize, const MEASURE: bool>(
 /// The terms of a group where some error is large enough to leave something after shrinking.
 #[inline(always)]
 fn shrinking_terms<const GROUP: usize, const MEASURE: bool>(
+    (level, tables): (Level, &Tables),
     values: &[f32; GROUP],
     scale: f32,
     zero: f32,
     levels: f32,
     terms: &mut [f32; GROUP],
-    errors: &mut [f64; 16],
+    errors: &mut [f64; 8],
 ) {
     for (terms, v) in terms.as_chunks_mut::<16>().0.iter_mut().zip(values.as_chunks::<16>().0) {
         let (mut away, mut codes, mut sizes) = ([0.0; 16], [0.0; 16], [CERTAIN; 16]);
@@ -196,7 +223,7 @@ fn shrinking_terms<const GROUP: usize, const MEASURE: bool>(
         if MEASURE {
             add_sizes(&away, errors);
         }
-        let powers = powers(&sizes);
+        let powers = powers(level, tables, &sizes);
         for j in 0..16 {
             let left = sizes[j] - 0.1 * powers[j];
             let left = if left > 0.0 { left } else { 0.0 };
@@ -208,8 +235,8 @@ fn shrinking_terms<const GROUP: usize, const MEASURE: bool>(
 
 /// Adds absolute values, as many at a time as one vector holds.
 #[inline(always)]
-fn add_sizes(values: &[f32; 16], sums: &mut [f64; 16]) {
-    for (sums, values) in sums.as_chunks_mut::<8>().0.iter_mut().zip(values.as_chunks::<8>().0) {
+fn add_sizes(values: &[f32; 16], sums: &mut [f64; 8]) {
+    for values in values.as_chunks::<8>().0 {
         for j in 0..8 {
             sums[j] += f64::from(values[j].abs());
         }
@@ -260,120 +287,9 @@ fn eighths<const GROUP: usize>(terms: &[f32; GROUP]) -> [f32; 8] {
     total
 }
 
-/// Smallest and largest value; not-a-number is passed over.
-#[inline(always)]
-fn bounds<const GROUP: usize>(values: &[f32; GROUP]) -> (f32, f32) {
-    let (mut low, mut high) = ([f32::INFINITY; 16], [f32::NEG_INFINITY; 16]);
-    for v in values.as_chunks::<16>().0 {
-        for j in 0..16 {
-            low[j] = if v[j] < low[j] { v[j] } else { low[j] };
-            high[j] = if v[j] > high[j] { v[j] } else { high[j] };
-        }
-    }
-    for half in [8, 4, 2, 1] {
-        for j in 0..half {
-            low[j] = if low[j + half] < low[j] { low[j + half] } else { low[j] };
-            high[j] = if high[j + half] > high[j] { high[j + half] } else { high[j] };
-        }
-    }
-    (low[0], high[0])
-}
-
-/// Values to the power of -0.3 (the `f32` next to it), to 1e-10 before the last rounding, from [`CERTAIN`] up. Beyond
-/// [`LARGE`] the power does not matter, and that of `LARGE` is returned.
-///
-/// For y near x^-0.3 the product t = x^3 y^10 is near 1, and y has to be multiplied by (1 - h)^-0.1 with h = 1 - t. A first
-/// y comes from the bits of x, which are nearly its logarithm.
-#[inline(always)]
-fn powers(values: &[f32; 16]) -> [f32; 16] {
-    /// Unit of the bits of y while they are a float from 2^23 on, which has them as an integer in its own bits.
-    const UNIT: f32 = 64.0;
-    const OFFSET: u32 = 0x4b00_0000 - (1 << 23);
-    const ONE: f32 = 0x3f80_0000 as f32;
-    const MIDDLE: f32 = 0.043;
-    let (mut x, mut y, mut log) = ([0.0; 16], [0.0; 16], [0.0; 16]);
-    for j in 0..16 {
-        x[j] = if values[j] < LARGE { values[j] } else { LARGE };
-        let bits = x[j].to_bits() as i32 as f32;
-        log[j] = bits - (ONE - MIDDLE * 8_388_608.0);
-        let first = (1.3 * (ONE - MIDDLE * 8_388_608.0) - 0.3 * bits) / UNIT;
-        y[j] = f32::from_bits(first.to_bits().wrapping_sub(OFFSET) << 6);
-    }
-    for j in 0..16 {
-        let square = y[j] * y[j];
-        let fourth = square * square;
-        let h = 1.0 - (x[j] * x[j] * x[j]) * (fourth * fourth * square);
-        let correction = h * (0.1 + h * (0.055 + h * (0.0385 + h * (0.029_837_5 + h * 0.024_466_75))));
-        y[j] += y[j] * correction;
-    }
-    let mut h = [0.0; 16];
-    let halves = x.as_chunks::<8>().0.iter().zip(y.as_chunks::<8>().0);
-    for (h, (x, y)) in h.as_chunks_mut::<8>().0.iter_mut().zip(halves) {
-        *h = remainders(x, y);
-    }
-    for j in 0..16 {
-        // The exponent is 1.2e-8 below -0.3.
-        const BELOW: f32 = (0.3 - 0.3f32 as f64) as f32 * std::f32::consts::LN_2 / 8_388_608.0;
-        let correction = h[j] * (0.1 + h[j] * 0.055) + BELOW * log[j];
-        y[j] += y[j] * correction;
-    }
-    y
-}
-
-/// 1 - x^3 y^10, in double precision: as many at a time as one vector holds.
-#[inline(always)]
-fn remainders(x: &[f32; 8], y: &[f32; 8]) -> [f32; 8] {
-    let (mut cubes, mut powers) = ([0.0f64; 8], [0.0f64; 8]);
-    for j in 0..8 {
-        cubes[j] = f64::from(x[j]);
-        powers[j] = f64::from(y[j]);
-    }
-    for j in 0..8 {
-        cubes[j] = cubes[j] * cubes[j] * cubes[j];
-        let square = powers[j] * powers[j];
-        let fourth = square * square;
-        powers[j] = fourth * fourth * square;
-    }
-    let mut h = [0.0; 8];
-    for j in 0..8 {
-        h[j] = (1.0 - cubes[j] * powers[j]) as f32;
-    }
-    h
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn power(value: f32) -> f32 {
-        powers(&[value; 16])[7]
-    }
-
-    #[test]
-    fn powers_are_rounded_to_the_nearest_all_but_always() {
-        let (mut differ, mut count) = (0, 0);
-        for bits in (CERTAIN.to_bits()..LARGE.to_bits()).step_by(163) {
-            let x = f32::from_bits(bits);
-            let expected = f64::from(x).powf(f64::from(-0.3f32)) as f32;
-            differ += u32::from(power(x) != expected);
-            count += 1;
-            assert!(power(x).to_bits().abs_diff(expected.to_bits()) <= 1, "{x:e}");
-        }
-        assert!(count > 900_000 && differ <= count / 200, "{differ} of {count}");
-    }
-
-    #[test]
-    fn powers_of_large_errors_do_not_matter() {
-        for x in [LARGE, 1e9, f32::MAX] {
-            let exact = f64::from(x).powf(f64::from(-0.3f32)) as f32;
-            assert_eq!((x - 0.1 * power(x), x - 0.1 * exact), (x, x));
-        }
-    }
-
-    #[test]
-    fn what_is_certain_to_vanish_vanishes() {
-        assert!(CERTAIN < 0.1 * power(CERTAIN) && 0.17 < 0.1 * power(0.17) && 0.171 > 0.1 * power(0.171));
-    }
 
     #[test]
     fn steps_end_with_the_first_that_does_not_help() {

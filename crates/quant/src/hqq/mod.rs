@@ -3,6 +3,7 @@
 
 mod affine;
 mod fit;
+mod power;
 
 use std::sync::Arc;
 
