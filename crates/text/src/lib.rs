@@ -16,6 +16,6 @@ mod validate;
 pub use error::Error;
 pub use gguf::to_gguf;
 pub use hf::{HfFiles, to_hf};
-pub use template::{Message, render_chat};
+pub use template::{Message, marks_generation, render_chat, render_marked_chat};
 pub use tokenizer::Tokenizer;
 pub use train::train_byte_level;

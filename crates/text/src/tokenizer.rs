@@ -1,5 +1,6 @@
 //! A running tokenizer.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Deserialize;
@@ -57,6 +58,14 @@ impl Tokenizer {
         bound(|| "the text".to_owned(), text.len(), self.text_bytes)?;
         let encoding = guarded("tokenize this text", || self.inner.encode_fast(text, add_special))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The ids of `text` alone, and the bytes of it that each stands for: what the model wants around a text is not added.
+    pub fn encode_with_places(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), Error> {
+        bound(|| "the text".to_owned(), text.len(), self.text_bytes)?;
+        let encoding = guarded("tokenize this text", || self.inner.encode(text, false))?;
+        let places = encoding.get_offsets().iter().map(|(start, end)| *start..*end).collect();
+        Ok((encoding.get_ids().to_vec(), places))
     }
 
     /// The text of `tokens`, without special tokens if `skip_special`. An id outside the vocabulary is an error.

@@ -8,8 +8,8 @@ pub enum Error {
     #[error("{0}")]
     Setting(String),
     /// A row of data that cannot be used.
-    #[error("{file}, line {line}: {message}")]
-    Row { file: String, line: usize, message: String },
+    #[error("{file}, {place}: {message}")]
+    Row { file: String, place: crate::data::Place, message: String },
     /// Data without a single target.
     #[error("{0}")]
     Data(String),

@@ -11,12 +11,12 @@ use windlass_ops::Context;
 use windlass_tensor::TypedTensor;
 
 use crate::Error;
-use crate::data::{Cursor, Example, batch};
+use crate::data::{Cursor, Data, Example, Examples, batch};
 
 /// How steps are taken.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Examples that are run together.
+    /// Units of the data that are run together: examples, or packs of them.
     pub batch_size: usize,
     /// Batches whose gradients make one step.
     pub accumulate: usize,
@@ -54,18 +54,18 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Begins with so many examples.
+    /// Begins with so many units of data.
     pub fn new(
         model: Trainable,
         parameters: Parameters,
         optimizer: Box<dyn Optimizer>,
-        examples: usize,
+        units: usize,
         options: Options,
     ) -> Result<Self, Error> {
         if options.batch_size == 0 || options.accumulate == 0 {
             return Err(Error::Setting("batch size and accumulation must be at least 1".into()));
         }
-        let cursor = Cursor::new(examples, options.shuffle, options.seed);
+        let cursor = Cursor::new(units, options.shuffle, options.seed);
         Ok(Self { model: Arc::new(model), parameters, optimizer, options, cursor, step: 0 })
     }
 
@@ -75,19 +75,21 @@ impl Trainer {
     }
 
     /// One step: batches forward and back, then the optimizer.
-    pub fn step(&mut self, cx: &Context, examples: &[Example], learning_rate: f64) -> Result<StepReport, Error> {
+    pub fn step(&mut self, cx: &Context, data: &Data, learning_rate: f64) -> Result<StepReport, Error> {
         let start = Instant::now();
-        let mut rows = Vec::new();
+        let (mut rows, mut chosen) = (Vec::new(), Vec::new());
         for _ in 0..self.options.batch_size * self.options.accumulate {
-            rows.push(self.cursor.take());
+            let unit = self.cursor.take();
+            rows.extend(data.members(unit));
+            chosen.push(data.unit(unit)?);
         }
-        let chosen: Vec<&Example> = rows.iter().filter_map(|row| examples.get(*row)).collect();
-        let targets: usize = chosen.iter().map(|example| example.targets()).sum();
-        let tokens = chosen.iter().map(|example| example.tokens.len()).sum();
+        let targets: usize = chosen.iter().flatten().map(|example| example.targets()).sum();
+        let tokens = chosen.iter().flatten().map(|example| example.tokens.len()).sum();
         let (mut gradients, mut loss) = (Gradients::new(), 0.0);
-        for (part, examples) in chosen.chunks(self.options.batch_size).enumerate() {
+        for (part, units) in chosen.chunks(self.options.batch_size).enumerate() {
+            let examples: Vec<&Example> = units.iter().flatten().collect();
             let number = self.step * self.options.accumulate as u64 + part as u64;
-            let (sum, found) = self.pass(cx, examples, number, targets.max(1))?;
+            let (sum, found) = self.pass(cx, &examples, number, targets.max(1))?;
             loss += sum;
             gradients.add(cx, found)?;
         }
@@ -140,9 +142,11 @@ impl Trainer {
     }
 
     /// The mean loss of examples, without training.
-    pub fn evaluate(&self, cx: &Context, examples: &[Example]) -> Result<f64, Error> {
+    pub fn evaluate(&self, cx: &Context, data: &Examples) -> Result<f64, Error> {
         let (mut sum, mut targets) = (0.0, 0);
-        for examples in examples.chunks(self.options.batch_size) {
+        let all: Vec<usize> = (0..data.len()).collect();
+        for indices in all.chunks(self.options.batch_size) {
+            let examples = indices.iter().map(|index| data.get(*index)).collect::<Result<Vec<Example>, Error>>()?;
             let examples: Vec<&Example> = examples.iter().collect();
             let tape = Tape::new(cx);
             let pass = Pass {

@@ -41,6 +41,7 @@ commands! {
     chat Chat;
     logits Logits;
     train Train;
+    data Data;
     tokenize Tokenize;
     detokenize Detokenize;
     embed Embed;

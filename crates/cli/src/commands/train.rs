@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use windlass::train::{Observer, Options};
 use windlass::{Code, Error, Result};
 
+use super::data::RowFlags;
 use crate::context::Context;
 
 /// Fine-tune a model, plain or quantized, on a file of examples
@@ -17,7 +18,7 @@ pub struct Train {
     #[arg(long, env = "WINDLASS_MODEL", value_name = "MODEL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
-    /// JSON lines: {"text"}, {"prompt", "completion"}, or {"input_ids", "labels"}
+    /// Rows: JSON lines, JSON, CSV, Parquet, text, or a NumPy array of tokens
     #[arg(long, env = "WINDLASS_DATA", value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<PathBuf>,
@@ -45,7 +46,7 @@ pub struct Train {
     #[arg(long, env = "WINDLASS_ACCUMULATE", value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     accumulate: Option<usize>,
-    /// Tokens of an example; later ones are cut off [default: as trained, at most 4096]
+    /// Tokens of an example at most [default: as trained, at most 4096]
     #[arg(long, env = "WINDLASS_CONTEXT", value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     context: Option<usize>,
@@ -129,6 +130,13 @@ pub struct Train {
     #[arg(long, env = "WINDLASS_EVAL_DATA", value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     eval_data: Option<PathBuf>,
+    /// Hold out this part of the data, from 0 to 1, to measure the loss on
+    #[arg(long, env = "WINDLASS_EVAL_SPLIT", value_name = "X")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eval_split: Option<f64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    rows: RowFlags,
     /// Replace what is in the folder
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]

@@ -10,7 +10,7 @@ use windlass_tensor::{Element, Limits};
 use crate::archive::{self, Member};
 use crate::{Container, Error, Extent, Layout, Probe, Problem, Source, SourceBuilder, Target};
 
-mod npy;
+pub mod npy;
 
 use crate::zip::{self, Bytes, Rules};
 pub use npy::Npy;

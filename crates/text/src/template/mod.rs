@@ -4,6 +4,7 @@ mod bounded;
 mod clock;
 mod dumps;
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use minijinja::machinery::{self, CompiledTemplate, Instruction, Instructions, TemplateConfig};
@@ -48,11 +49,32 @@ pub fn render_chat(
     extra: &serde_json::Map<String, serde_json::Value>,
     limits: &Limits,
 ) -> Result<String, Error> {
+    let template = with_generation_marks(template, ("if true", "endif"));
+    run(&template, context(messages, add_generation_prompt, extra), limits)
+}
+
+/// Whether a template marks what the assistant wrote with `{% generation %}`.
+pub fn marks_generation(template: &str) -> bool {
+    template.len() != with_generation_marks(template, ("filter generation", "endfilter")).len()
+}
+
+/// Renders a conversation, and tells which bytes of the text the template marks as what the assistant wrote.
+pub fn render_marked_chat(
+    template: &str,
+    messages: &[Message],
+    extra: &serde_json::Map<String, serde_json::Value>,
+    limits: &Limits,
+) -> Result<(String, Vec<Range<usize>>), Error> {
+    let template = with_generation_marks(template, ("filter generation", "endfilter"));
+    let context = context(messages, false, extra);
+    unmark(&run(&template, context, limits)?)
+}
+
+fn run(template: &str, context: Value, limits: &Limits) -> Result<String, Error> {
     bound(|| "chat template".to_owned(), template.len(), limits.string_bytes)?;
-    let template = without_generation_marks(template);
     let refusal = Arc::new(Mutex::new(None));
     let meter = Arc::new(Meter::new(limits));
-    let result = render(&template, context(messages, add_generation_prompt, extra), &meter, &refusal, limits);
+    let result = render(template, context, &meter, &refusal, limits);
     let refused = refusal.lock().ok().and_then(|mut said| said.take());
     result.map_err(|error| match refused {
         Some(reason) => Error::Refused(reason),
@@ -109,15 +131,37 @@ fn value(json: &serde_json::Value) -> Value {
     }
 }
 
-/// `{% generation %}` marks what the assistant wrote, for training; it does not change the text. Here it becomes a condition that holds.
-fn without_generation_marks(template: &str) -> String {
+/// `{% generation %}` marks what the assistant wrote, for training; it does not change the text. Here it becomes another block.
+fn with_generation_marks(template: &str, (begin, end): (&str, &str)) -> String {
     let mut text = template.to_owned();
-    for (mark, stand_in) in [("generation", "if true"), ("endgeneration", "endif")] {
+    for (mark, stand_in) in [("generation", begin), ("endgeneration", end)] {
         for (open, close) in [("{%", "%}"), ("{%-", "%}"), ("{%", "-%}"), ("{%-", "-%}")] {
             text = text.replace(&format!("{open} {mark} {close}"), &format!("{open} {stand_in} {close}"));
         }
     }
     text
+}
+
+/// What stands around marked text while a template runs: characters that no text has.
+const MARKS: [char; 2] = ['\u{10fffe}', '\u{10ffff}'];
+
+/// Takes the marks out of a text, and tells where they were.
+fn unmark(marked: &str) -> Result<(String, Vec<Range<usize>>), Error> {
+    let (mut text, mut ranges, mut open) = (String::with_capacity(marked.len()), Vec::new(), None);
+    for piece in marked.split_inclusive(MARKS) {
+        let mark = piece.chars().next_back().filter(|last| MARKS.contains(last));
+        text.push_str(piece.strip_suffix(MARKS).unwrap_or(piece));
+        match (mark, open) {
+            (Some(mark), None) if mark == MARKS[0] => open = Some(text.len()),
+            (Some(mark), Some(start)) if mark == MARKS[1] => {
+                ranges.push(start..text.len());
+                open = None;
+            }
+            (None, _) => {}
+            _ => return Err(Error::Template("what it marks as generated is not well nested".to_owned())),
+        }
+    }
+    Ok((text, ranges))
 }
 
 fn render(
@@ -186,6 +230,7 @@ fn environment(meter: &Arc<Meter>, refusal: &Arc<Mutex<Option<String>>>) -> Envi
     });
     env.add_function("strftime_now", |format: &str| clock::format(format, clock::now()));
     env.add_filter("tojson", dumps::tojson);
+    env.add_filter("generation", |text: String| format!("{}{text}{}", MARKS[0], MARKS[1]));
     // Written for people who debug templates; its output can be many times its input.
     env.remove_filter("pprint");
     env.remove_global("debug");

@@ -1,5 +1,6 @@
 //! The order of examples, and batches of them.
 
+use serde::{Deserialize, Serialize};
 use windlass_models::Batch;
 use windlass_runtime::random::Philox;
 use windlass_tensor::Tensor;
@@ -12,37 +13,50 @@ use crate::Error;
 pub struct Cursor {
     seed: u64,
     shuffle: bool,
-    examples: usize,
-    /// Examples that were taken.
+    units: usize,
+    /// Units that were taken.
     taken: u64,
     /// The order of an epoch.
     order: Option<(u64, Vec<usize>)>,
 }
 
 impl Cursor {
-    /// At the beginning of so many examples.
-    pub fn new(examples: usize, shuffle: bool, seed: u64) -> Self {
-        Self { seed, shuffle, examples, taken: 0, order: None }
+    /// At the beginning of so many units: examples, or packs of them.
+    pub fn new(units: usize, shuffle: bool, seed: u64) -> Self {
+        Self { seed, shuffle, units, taken: 0, order: None }
     }
 
-    /// Goes on after so many examples.
+    /// Goes on after so many units.
     pub fn skip_to(&mut self, taken: u64) {
         self.taken = taken;
     }
 
-    /// Examples that were taken.
+    /// Units that were taken.
     pub fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// How often the data were gone through.
-    pub fn epoch(&self) -> u64 {
-        self.taken / self.examples.max(1) as u64
+    /// All there is to know to go on from here.
+    pub fn place(&self) -> Place {
+        let position = self.taken % self.units.max(1) as u64;
+        Place { seed: self.seed, shuffle: self.shuffle, units: self.units, epoch: self.epoch(), position }
     }
 
-    /// The number of the next example.
+    /// At a place that was kept.
+    pub fn at(place: &Place) -> Self {
+        let Place { seed, shuffle, units, epoch, position } = *place;
+        let taken = epoch.saturating_mul(units as u64).saturating_add(position);
+        Self { seed, shuffle, units, taken, order: None }
+    }
+
+    /// How often the data were gone through.
+    pub fn epoch(&self) -> u64 {
+        self.taken / self.units.max(1) as u64
+    }
+
+    /// The number of the next unit.
     pub fn take(&mut self) -> usize {
-        let (epoch, at) = (self.epoch(), (self.taken % self.examples.max(1) as u64) as usize);
+        let (epoch, at) = (self.epoch(), (self.taken % self.units.max(1) as u64) as usize);
         self.taken += 1;
         if !self.shuffle {
             return at;
@@ -50,13 +64,26 @@ impl Cursor {
         match &self.order {
             Some((known, order)) if *known == epoch => order[at],
             _ => {
-                let order = Philox::new(self.seed).sequence(epoch).permutation(self.examples);
+                let order = Philox::new(self.seed).sequence(epoch).permutation(self.units);
                 let example = order[at];
                 self.order = Some((epoch, order));
                 example
             }
         }
     }
+}
+
+/// A place in the data, as checkpoints keep it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub seed: u64,
+    pub shuffle: bool,
+    /// Units of the data.
+    pub units: usize,
+    /// How often the data were gone through.
+    pub epoch: u64,
+    /// Units of this epoch that were taken.
+    pub position: u64,
 }
 
 /// Examples one after the other, each a sequence of its own.
@@ -102,6 +129,9 @@ mod tests {
         assert_ne!(all[..5], all[5..10]);
         let mut later = Cursor::new(5, true, 7);
         later.skip_to(8);
+        assert_eq!(later.place(), Place { seed: 7, shuffle: true, units: 5, epoch: 1, position: 3 });
+        let mut again = Cursor::at(&later.place());
         assert_eq!((8..20).map(|_| later.take()).collect::<Vec<_>>(), all[8..]);
+        assert_eq!((8..20).map(|_| again.take()).collect::<Vec<_>>(), all[8..]);
     }
 }

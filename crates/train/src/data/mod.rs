@@ -1,10 +1,23 @@
 //! Data: rows of a file become examples, examples become batches.
 
 mod batches;
-mod rows;
+mod bounds;
+mod containers;
+mod cut;
+mod packing;
+mod read;
+mod shapes;
+mod store;
+mod value;
 
-pub use batches::{Cursor, batch};
-pub use rows::{Reading, read};
+pub use batches::{Cursor, Place as CursorPlace, batch};
+pub use containers::{Bad, CONTAINERS, Container, Input, Place, Stream};
+pub use cut::Truncation;
+pub use packing::Data;
+pub use read::{Reading, Summary, TrainOn, read, read_from};
+pub use shapes::{ChatTemplate, Draft, SHAPES, Shape};
+pub use store::{Collector, Examples};
+pub use value::{Object, Value};
 
 /// What nobody learns.
 pub const IGNORED: i64 = -100;

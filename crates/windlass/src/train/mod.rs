@@ -1,6 +1,7 @@
 //! `train`: a model learns from a file of examples.
 
 mod adapter;
+pub mod data;
 mod options;
 
 use std::fs::File;
@@ -12,7 +13,6 @@ use windlass_nn::optim::{Adam, Optimizer};
 use windlass_nn::schedule::{Kind, Schedule};
 use windlass_ops::Context;
 use windlass_tensor::Limits;
-use windlass_train::data::{self, Example, Reading};
 use windlass_train::{LoraOptions, StepReport, Trainer, attach};
 
 use crate::convert::Watch;
@@ -34,6 +34,8 @@ pub struct Report {
     /// Numbers that were trained.
     pub trained: usize,
     pub peak_memory_bytes: u64,
+    /// Of the files that were learned from.
+    pub data: data::Figures,
 }
 
 /// What a training loop tells, and asks.
@@ -56,16 +58,10 @@ pub fn train(cx: &Context, options: &Options, limits: &Limits, observer: &Observ
             .help("choose another --out, or add --overwrite"));
     }
     let model = Model::open(&options.model, limits)?;
-    let trained_context = model.identity()?.hyper.context();
-    let context = options.context.unwrap_or(trained_context.min(load::Options::DEFAULT_CONTEXT));
-    if context > trained_context {
-        let message = format!("--context {context} is more than the {trained_context} tokens that the model knows");
-        return Err(Error::usage(message).help("choose a smaller --context"));
-    }
-    let examples = examples(&model, &options.data, context, limits)?;
-    let eval = options.eval_data.as_ref().map(|path| self::examples(&model, path, context, limits)).transpose()?;
-    let (mut trainer, adapter) = trainer(cx, &model, options, context, examples.len(), limits, observer)?;
-    let steps = steps(options, examples.len());
+    let context = context(&model, options.context)?;
+    let prepared = data::prepare(&model, options, context, limits)?;
+    let (mut trainer, adapter) = trainer(cx, &model, options, context, prepared.data.units(), limits, observer)?;
+    let steps = steps(options, prepared.data.units());
     let schedule = Schedule {
         kind: Kind::named(&options.scheduler)?,
         learning_rate: options.learning_rate,
@@ -79,13 +75,13 @@ pub fn train(cx: &Context, options: &Options, limits: &Limits, observer: &Observ
     let mut last = f64::NAN;
     while trainer.steps() < steps && !observer.stop.load(Ordering::Relaxed) {
         let rate = schedule.rate(trainer.steps());
-        let report = trainer.step(cx, &examples, rate)?;
+        let report = trainer.step(cx, &prepared.data, rate)?;
         last = report.loss;
         let line = serde_json::to_string(&report).map_err(|e| Error::new(Code::Failed, e.to_string()))?;
         writeln!(metrics, "{line}").and_then(|()| metrics.flush()).map_err(|e| Error::io(&metrics_path, e))?;
         (observer.step)(&report, steps);
     }
-    let eval_loss = eval.map(|examples| trainer.evaluate(cx, &examples)).transpose()?;
+    let eval_loss = prepared.eval.map(|examples| trainer.evaluate(cx, &examples)).transpose()?;
     Ok(Report {
         steps: trainer.steps(),
         final_loss: last,
@@ -93,18 +89,26 @@ pub fn train(cx: &Context, options: &Options, limits: &Limits, observer: &Observ
         adapter: output.write(&trainer.parameters)?,
         trained: trainer.parameters.values(),
         peak_memory_bytes: windlass_runtime::system::peak_memory().unwrap_or(0),
+        data: prepared.figures,
     })
 }
 
-fn examples(model: &Model, path: &std::path::Path, context: usize, limits: &Limits) -> Result<Vec<Example>> {
-    let tokenizer = model.tokenizer(limits).ok();
-    let end = crate::generate::end_tokens(model, limits)?.first().copied();
-    let vocabulary = model.identity()?.hyper.vocab();
-    Ok(data::read(path, &Reading { tokenizer: tokenizer.as_ref(), context, vocabulary, end })?)
+/// Tokens that an example may have.
+fn context(model: &Model, wanted: Option<usize>) -> Result<usize> {
+    let trained = model.identity()?.hyper.context();
+    let context = wanted.unwrap_or(trained.min(load::Options::DEFAULT_CONTEXT));
+    if context > trained {
+        let message = format!("--context {context} is more than the {trained} tokens that the model knows");
+        return Err(Error::usage(message).help("choose a smaller --context"));
+    }
+    if context < 2 {
+        return Err(Error::usage(format!("--context {context} leaves nothing to learn: it must be at least 2")));
+    }
+    Ok(context)
 }
 
-fn steps(options: &Options, examples: usize) -> u64 {
-    let per_epoch = examples.div_ceil(options.batch_size.max(1) * options.accumulate.max(1));
+fn steps(options: &Options, units: usize) -> u64 {
+    let per_epoch = units.div_ceil(options.batch_size.max(1) * options.accumulate.max(1));
     options.steps.unwrap_or((options.epochs.unwrap_or(1.0) * per_epoch as f64).ceil() as u64)
 }
 
@@ -113,7 +117,7 @@ fn trainer(
     model: &Model,
     options: &Options,
     context: usize,
-    examples: usize,
+    units: usize,
     limits: &Limits,
     observer: &Observer,
 ) -> Result<(Trainer, windlass_train::Adapter)> {
@@ -167,5 +171,5 @@ fn trainer(
         shuffle: options.shuffle,
         checkpoint: options.gradient_checkpointing,
     };
-    Ok((Trainer::new(trainable, parameters, optimizer, examples, how)?, adapter))
+    Ok((Trainer::new(trainable, parameters, optimizer, units, how)?, adapter))
 }

@@ -1,10 +1,12 @@
 //! The keys of a training file.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
+use super::data;
 use crate::{Error, Result};
 
 /// What to train, on what, and how. Keys of the file and flags of the command have these names.
@@ -13,7 +15,7 @@ use crate::{Error, Result};
 pub struct Options {
     /// A file, a folder, or hf:ORG/NAME.
     pub model: String,
-    /// A file of JSON lines.
+    /// A file of rows.
     pub data: PathBuf,
     /// A folder for the adapter, checkpoints and metrics.
     pub out: PathBuf,
@@ -46,6 +48,22 @@ pub struct Options {
     pub gradient_checkpointing: bool,
     pub eval_data: Option<PathBuf>,
     pub eval_every: Option<u64>,
+    /// The part of the data that is held out to measure the loss on, from 0 to 1.
+    pub eval_split: Option<f64>,
+    /// The shape of all rows, where their columns do not tell.
+    pub format: Option<String>,
+    /// Names that shapes know, and what the file calls them.
+    pub columns: BTreeMap<String, String>,
+    /// A Jinja file, or `chatml`, instead of the model's own chat template.
+    pub template: Option<String>,
+    /// `completion` or `all`.
+    pub train_on: Option<String>,
+    /// What happens to rows longer than the context: `end`, `start`, `drop`, `split` or `error`.
+    pub truncation: Option<String>,
+    /// Whether batches are counted in packs of examples that fill the context.
+    pub packing: bool,
+    pub max_rows: Option<u64>,
+    pub skip_bad_rows: bool,
 }
 
 impl Default for Options {
@@ -81,6 +99,15 @@ impl Default for Options {
             gradient_checkpointing: false,
             eval_data: None,
             eval_every: None,
+            eval_split: None,
+            format: None,
+            columns: BTreeMap::new(),
+            template: None,
+            train_on: None,
+            truncation: None,
+            packing: false,
+            max_rows: None,
+            skip_bad_rows: false,
         }
     }
 }
@@ -103,6 +130,19 @@ impl Options {
             return Err(Error::usage("give --steps or --epochs, not both"));
         }
         Ok(options)
+    }
+
+    /// How the rows of its files are read.
+    pub fn data_settings(&self) -> data::Settings {
+        data::Settings {
+            format: self.format.clone(),
+            columns: self.columns.clone(),
+            template: self.template.clone(),
+            train_on: self.train_on.clone(),
+            truncation: self.truncation.clone(),
+            max_rows: self.max_rows,
+            skip_bad_rows: self.skip_bad_rows,
+        }
     }
 }
 
