@@ -14,6 +14,7 @@ pub mod generate;
 pub mod inspect;
 pub mod load;
 pub mod logits;
+pub mod merge;
 mod model;
 pub mod plan;
 pub mod quickstart;

@@ -30,6 +30,7 @@ commands! {
     inspect Inspect;
     verify Verify;
     convert Convert;
+    merge Merge;
     plan Plan;
     diff Diff;
     devices Devices;

@@ -8,6 +8,7 @@ use super::convert::{Convert, describe};
 use super::eval::Eval;
 use super::generate::Generate;
 use super::logits::Logits;
+use super::merge::Merge;
 use crate::context::Context;
 use crate::size;
 
@@ -21,6 +22,7 @@ pub struct Plan {
 #[derive(clap::Subcommand)]
 enum Verb {
     Convert(Box<Convert>),
+    Merge(Box<Merge>),
     Generate(Box<Generate>),
     Bench(Box<Bench>),
     Logits(Box<Logits>),
@@ -32,6 +34,10 @@ impl Plan {
         let planned = match self.verb {
             Verb::Convert(convert) => {
                 let plan = convert.prepare(context)?.describe();
+                return context.print(&plan, |out| describe(out, &plan));
+            }
+            Verb::Merge(merge) => {
+                let plan = merge.prepare(context)?.describe();
                 return context.print(&plan, |out| describe(out, &plan));
             }
             Verb::Generate(generate) => generate.plan(context)?,

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use windlass_formats::{Entry, Extent, Source};
+use windlass_formats::{Extent, Source};
 use windlass_quant::arrange::{ArrangementRef, Stored};
 use windlass_quant::{Moved, PlaneType, float, measure, repack};
 use windlass_runtime::memory::{Buffer, Pool};
@@ -13,10 +13,12 @@ use windlass_runtime::monitor::Name;
 use windlass_runtime::{pipeline, system};
 use windlass_tensor::{DType, Element};
 
+use super::edit::Edit;
 use super::journal::Journal;
 use super::names::{Content, Output, Segment};
+use super::origin::Origin;
 use super::steps::{Step, cut, granularity, parts, rows_at_once, rows_per_expert};
-use crate::rows::{self, Reader, packing, rows_and_columns, slices, slices_mut};
+use crate::rows::{self, packing, rows_and_columns, slices, slices_mut};
 use crate::{Code, Error, Result};
 
 /// One output with everything that is needed to make it.
@@ -31,7 +33,15 @@ pub struct Piece {
     pub measure: bool,
     /// Whether a value that changes is an error.
     pub exact: bool,
+    /// Bytes that changing one of its blocks takes.
+    pub edit_bytes: u64,
 }
+
+/// Sums of squares of a step: of the error, of the values, of what was changed.
+pub const SUMS: usize = 3;
+const ERROR: usize = 0;
+const NORM: usize = 1;
+const CHANGE: usize = 2;
 
 /// All blocks of a conversion.
 pub struct Blocks<'a> {
@@ -42,8 +52,10 @@ pub struct Blocks<'a> {
     /// What is done already, where that is kept.
     journal: Option<&'a Journal>,
     pub(super) steps: Vec<Step>,
-    /// For each step, squared error and squared values as bits of `f64`: added up in order, whatever the threads.
-    errors: Vec<[AtomicU64; 2]>,
+    /// What is changed on the way, if something is.
+    edit: Option<&'a dyn Edit>,
+    /// For each step, sums of squares as bits of `f64`: added up in order, whatever the threads.
+    sums: Vec<[AtomicU64; SUMS]>,
     repacked: Vec<AtomicU64>,
     requantized: Vec<AtomicU64>,
     /// For each piece whose encoder must see it as a whole first: its planes that belong to the whole.
@@ -60,6 +72,8 @@ pub struct Outcome {
     pub requantized: bool,
     /// Root mean square of the error over that of the values; `None` where nothing was lost by construction.
     pub relative_error: Option<f64>,
+    /// Sums of squares: of the error and of the values, where that is measured, and of what was changed.
+    pub squares: [f64; SUMS],
 }
 
 impl<'a> Blocks<'a> {
@@ -72,7 +86,7 @@ impl<'a> Blocks<'a> {
         journal: Option<&'a Journal>,
     ) -> Self {
         let steps = cut(source, pieces);
-        let errors = steps.iter().map(|_| [AtomicU64::new(0), AtomicU64::new(0)]).collect();
+        let sums = steps.iter().map(|_| [const { AtomicU64::new(0) }; SUMS]).collect();
         let counters = || pieces.iter().map(|_| AtomicU64::new(0)).collect();
         Self {
             source,
@@ -81,12 +95,26 @@ impl<'a> Blocks<'a> {
             pool,
             journal,
             steps,
-            errors,
+            edit: None,
+            sums,
             repacked: counters(),
             requantized: counters(),
             begun: pieces.iter().map(|_| OnceLock::new()).collect(),
             scatters: Mutex::new(()),
         }
+    }
+
+    /// The same, with something changed on the way.
+    pub fn edited(self, edit: Option<&'a dyn Edit>) -> Self {
+        Self { edit, ..self }
+    }
+
+    /// Lets what is changed look at whole tensors first.
+    pub fn prepare(&self, options: &pipeline::Options) -> Result<()> {
+        let Some(edit) = self.edit else { return Ok(()) };
+        let done = |step: &usize| self.journal.is_some_and(|journal| journal.done(*step).is_some());
+        let left = (0..self.steps.len()).filter(|step| !done(step)).any(|step| self.is_edited(&self.steps[step]));
+        if left { edit.prepare(&self.steps, self.pool, options) } else { Ok(()) }
     }
 
     /// Number of steps for these pieces.
@@ -109,20 +137,19 @@ impl<'a> Blocks<'a> {
                 Content::Turned(_) | Content::Values(_) | Content::Bytes(..) => None,
             };
             // Source bytes (twice where rows are reordered), floats, their decoded copy, output bytes; powers of two.
-            2 * values * (2 * widest.unwrap_or(4) + 4 + 4 + 4)
+            2 * values * (2 * widest.unwrap_or(4) + 4 + 4 + 4) + p.edit_bytes
         };
         pieces.iter().map(need).max().unwrap_or(0)
     }
 
     /// What happened to each piece; after all steps.
     pub fn outcomes(&self) -> Vec<Outcome> {
-        let mut sums = vec![(0.0, 0.0); self.pieces.len()];
-        for (step, error) in self.steps.iter().zip(&self.errors) {
-            let sum = &mut sums[step.piece];
-            sum.0 += f64::from_bits(error[0].load(Ordering::Relaxed));
-            sum.1 += f64::from_bits(error[1].load(Ordering::Relaxed));
+        let mut sums = vec![[0.0; SUMS]; self.pieces.len()];
+        for (step, own) in self.steps.iter().zip(&self.sums) {
+            let own = own.iter().map(|slot| f64::from_bits(slot.load(Ordering::Relaxed)));
+            sums[step.piece].iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
         }
-        let outcome = |(i, (error, values)): (usize, (f64, f64))| Outcome {
+        let outcome = |(i, [error, values, change]): (usize, [f64; SUMS])| Outcome {
             repacked: self.repacked[i].load(Ordering::Relaxed) > 0,
             requantized: self.requantized[i].load(Ordering::Relaxed) > 0,
             relative_error: self.pieces[i].measure.then(|| match error {
@@ -130,6 +157,7 @@ impl<'a> Blocks<'a> {
                 _ if error.is_finite() && values > 0.0 => (error / values).sqrt(),
                 _ => f64::INFINITY,
             }),
+            squares: [error, values, change],
         };
         sums.into_iter().enumerate().map(outcome).collect()
     }
@@ -138,19 +166,16 @@ impl<'a> Blocks<'a> {
         let step = &self.steps[index];
         let piece = &self.pieces[step.piece];
         match &piece.output.content {
-            Content::Values(values) => {
-                let values = &values[step.first..step.first + step.rows];
-                self.encode(index, piece, step, values)
-            }
             Content::Bytes(_, bytes) => {
                 let (offset, length) =
                     rows::ranges(&piece.element, rows_and_columns(&piece.output.shape).1, step.first, step.rows)[0];
                 self.write(piece, step, &[&bytes[offset as usize..(offset + length) as usize]])
             }
-            Content::Turned(_) | Content::Factor(_) => {
+            Content::Turned(_) | Content::Factor(_) | Content::Values(_) => {
                 let (_, columns) = rows_and_columns(&piece.output.shape);
                 let mut values = self.pool.take("a block of floats", step.rows * columns * 4)?;
-                self.values(step, values.as_f32_mut())?;
+                let change = self.values(step, values.as_f32_mut())?;
+                self.add(index, CHANGE, change);
                 self.encode(index, piece, step, values.as_f32_mut())
             }
             Content::Rows(segments) => {
@@ -168,7 +193,7 @@ impl<'a> Blocks<'a> {
     }
 
     fn make_part(&self, index: usize, piece: &Piece, segment: &Segment, part: &Step) -> Result<()> {
-        if self.carry(index, piece, segment, part)? {
+        if !self.is_edited(part) && self.carry(index, piece, segment, part)? {
             return Ok(());
         }
         self.requantize(index, piece, part, &[(segment, *part)])
@@ -185,7 +210,7 @@ impl<'a> Blocks<'a> {
         if segment.shift != 0.0 || !(same || repack.is_some()) || (same && whole && !alone) {
             return Ok(false);
         }
-        let Some(planes) = self.planes(entry, segment, step)? else { return Ok(false) };
+        let Some(planes) = self.origin().planes(entry, segment, step)? else { return Ok(false) };
         let Some(repack) = repack else {
             return self.write(piece, step, &slices(&planes)).map(|()| true);
         };
@@ -207,120 +232,37 @@ impl<'a> Blocks<'a> {
         self.write(piece, step, &slices(&out)).map(|()| true)
     }
 
-    /// The planes of the rows that `step` needs, in the order in which the output has them, if the source can be cut
-    /// there.
-    fn planes(&self, entry: &Entry, segment: &Segment, step: &Step) -> Result<Option<Vec<Buffer>>> {
-        let (all, columns) = rows_and_columns(entry.shape());
-        let granule = entry.row_granularity(columns);
-        if segment.reorders() {
-            let whole = packing(entry.element()).is_some_and(|p| p.scheme.planes().iter().any(|plane| plane.whole));
-            return match (granule, entry.arrangement()) {
-                (1, Some(_)) => self.gather_reordered(entry, segment, step),
-                (1, None) if !whole => self.read_reordered(entry, segment, step).map(Some),
-                _ => Ok(None),
-            };
-        }
-        let first = segment.source_row(step.first);
-        let end = first + step.rows;
-        if !first.is_multiple_of(granule) || !(end.is_multiple_of(granule) || end == all) {
-            return Ok(None);
-        }
-        self.reader().planes(entry, columns, first, step.rows).map(Some)
-    }
-
-    /// Reads the span of source rows at once where it is not much longer than what is needed, else row by row.
-    fn read_reordered(&self, entry: &Entry, segment: &Segment, step: &Step) -> Result<Vec<Buffer>> {
-        let (_, columns) = rows_and_columns(entry.shape());
-        let rows = || (step.first..step.first + step.rows).map(|row| segment.source_row(row));
-        let low = rows().min().unwrap_or(0);
-        let span = rows().max().unwrap_or(0) - low + 1;
-        let mut planes = Vec::new();
-        for (plane, (_, bytes)) in rows::ranges(entry.element(), columns, 0, 1).into_iter().enumerate() {
-            let bytes = bytes as usize;
-            let mut buffer = self.pool.take("a block of the source", bytes * step.rows)?;
-            if span > 2 * step.rows {
-                for (row, out) in rows().zip(buffer.chunks_exact_mut(bytes)) {
-                    self.source.read(entry, plane, (row * bytes) as u64, out)?;
-                }
-            } else {
-                let mut all = self.pool.take("rows to be reordered", span * bytes)?;
-                self.source.read(entry, plane, (low * bytes) as u64, &mut all)?;
-                for (row, out) in rows().zip(buffer.chunks_exact_mut(bytes)) {
-                    out.copy_from_slice(&all[(row - low) * bytes..][..bytes]);
-                }
-            }
-            planes.push(buffer);
-        }
-        Ok(planes)
-    }
-
-    /// As [`Blocks::read_reordered`], of an entry whose rows can only be read in the order they are stored in; not where
-    /// the span is much longer than what is needed.
-    fn gather_reordered(&self, entry: &Entry, segment: &Segment, step: &Step) -> Result<Option<Vec<Buffer>>> {
-        let (_, columns) = rows_and_columns(entry.shape());
-        let rows = || (step.first..step.first + step.rows).map(|row| segment.source_row(row));
-        let low = rows().min().unwrap_or(0);
-        let span = rows().max().unwrap_or(0) - low + 1;
-        let Some(packing) = packing(entry.element()).filter(|_| span <= 2 * step.rows) else { return Ok(None) };
-        let mut planes = self.reader().planes(entry, columns, low, span)?;
-        for (plane, _) in planes.iter_mut().zip(packing.scheme.planes()).filter(|(_, about)| !about.whole) {
-            let bytes = plane.len() / span;
-            let mut ordered = self.pool.take("a block of the source", bytes * step.rows)?;
-            for (row, out) in rows().zip(ordered.chunks_exact_mut(bytes.max(1))) {
-                out.copy_from_slice(&plane[(row - low) * bytes..][..bytes]);
-            }
-            *plane = ordered;
-        }
-        Ok(Some(planes))
-    }
-
     /// Through floats: decode, shift, encode.
     fn requantize(&self, index: usize, piece: &Piece, step: &Step, parts: &[(&Segment, Step)]) -> Result<()> {
         let (_, columns) = rows_and_columns(&piece.output.shape);
         let mut values = self.pool.take("a block of floats", step.rows * columns * 4)?;
         let values = values.as_f32_mut();
-        self.floats(columns, step, parts, values)?;
+        self.origin().floats(columns, step, parts, values)?;
+        let change = self.change(step, values)?;
+        self.add(index, CHANGE, change);
         self.encode(index, piece, step, values)
     }
 
-    /// All values of `step`.
-    pub(super) fn values(&self, step: &Step, values: &mut [f32]) -> Result<()> {
-        let output = &self.pieces[step.piece].output;
-        let (_, columns) = rows_and_columns(&output.shape);
-        match &output.content {
-            Content::Rows(segments) => self.floats(columns, step, &parts(segments, step), values),
-            Content::Turned(turns) => {
-                turns.iter().try_for_each(|turn| turn.read(&self.reader(), step.first, columns, values))
-            }
-            Content::Factor(factor) => factor.read(&self.reader(), &output.shape, step.first, values),
-            // Never packed.
-            Content::Bytes(..) => Ok(()),
-            Content::Values(all) => {
-                values.copy_from_slice(&all[step.first..step.first + step.rows]);
-                Ok(())
-            }
+    /// All values of `step` as they will be written, and by how much they were changed: a sum of squares.
+    pub(super) fn values(&self, step: &Step, values: &mut [f32]) -> Result<f64> {
+        self.origin().values(&self.pieces[step.piece].output, step, values)?;
+        self.change(step, values)
+    }
+
+    /// Changes the values of `step` where something is to be changed.
+    fn change(&self, step: &Step, values: &mut [f32]) -> Result<f64> {
+        match self.edit.filter(|_| self.is_edited(step)) {
+            Some(edit) => edit.apply(step, values, self.pool),
+            None => Ok(0.0),
         }
     }
 
-    /// The values of `step`, which `parts` make up.
-    fn floats(&self, columns: usize, step: &Step, parts: &[(&Segment, Step)], values: &mut [f32]) -> Result<()> {
-        for (segment, part) in parts {
-            let entry = &self.source.tensors()[segment.entry];
-            let out = &mut values[(part.first - step.first) * columns..][..part.rows * columns];
-            if entry.row_granularity(columns) == 1
-                && entry.arrangement().is_none()
-                && let Some(planes) = self.planes(entry, segment, part)?
-            {
-                rows::decode(entry.element(), &slices(&planes), columns, out)?;
-            } else {
-                let rows = (part.first..part.first + part.rows).map(|row| segment.source_row(row));
-                self.reader().floats(entry, columns, rows, out)?;
-            }
-            if segment.shift != 0.0 {
-                out.iter_mut().for_each(|v| *v += segment.shift);
-            }
-        }
-        Ok(())
+    fn is_edited(&self, step: &Step) -> bool {
+        self.edit.is_some_and(|edit| edit.touches(step))
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin { source: self.source, pool: self.pool }
     }
 
     /// Checks, encodes, measures and writes the values of `step`.
@@ -361,18 +303,18 @@ impl<'a> Blocks<'a> {
         segment.map_or(DType::F32, |segment| float_of(self.source.tensors()[segment.entry].element()))
     }
 
-    fn reader(&self) -> Reader<'_> {
-        Reader { source: self.source, pool: self.pool, waits: true }
-    }
-
     fn record_error(&self, index: usize, values: &[f32], decoded: &[f32]) {
         let (error, norm) = measure::squared_error(values, decoded);
-        for (slot, sum) in self.errors[index].iter().zip([error, norm]) {
-            // A step is made by one worker, so reading and writing back is not a race.
-            let before = f64::from_bits(slot.load(Ordering::Relaxed));
-            let sum = if sum.is_finite() { before + sum } else { f64::INFINITY };
-            slot.store(sum.to_bits(), Ordering::Relaxed);
-        }
+        self.add(index, ERROR, error);
+        self.add(index, NORM, norm);
+    }
+
+    fn add(&self, index: usize, which: usize, sum: f64) {
+        // A step is made by one worker, so reading and writing back is not a race.
+        let slot = &self.sums[index][which];
+        let before = f64::from_bits(slot.load(Ordering::Relaxed));
+        let sum = if sum.is_finite() { before + sum } else { f64::INFINITY };
+        slot.store(sum.to_bits(), Ordering::Relaxed);
     }
 
     fn output_buffers(&self, piece: &Piece, step: &Step) -> Result<Vec<Buffer>> {
@@ -483,15 +425,15 @@ impl pipeline::Work for Blocks<'_> {
     }
 
     fn step(&self, index: usize) -> Result<()> {
-        if let Some(errors) = self.journal.and_then(|journal| journal.done(index)) {
-            for (slot, bits) in self.errors[index].iter().zip(errors) {
+        if let Some(sums) = self.journal.and_then(|journal| journal.done(index)) {
+            for (slot, bits) in self.sums[index].iter().zip(sums) {
                 slot.store(bits, Ordering::Relaxed);
             }
             return Ok(());
         }
         self.make(index)?;
-        let errors = [0, 1].map(|i| self.errors[index][i].load(Ordering::Relaxed));
-        self.journal.map_or(Ok(()), |journal| journal.record(index, errors))
+        let sums = self.sums[index].each_ref().map(|slot| slot.load(Ordering::Relaxed));
+        self.journal.map_or(Ok(()), |journal| journal.record(index, sums))
     }
 }
 

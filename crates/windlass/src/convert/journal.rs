@@ -10,21 +10,22 @@ use std::sync::Mutex;
 
 use windlass_runtime::system;
 
+use super::blocks::SUMS;
 use crate::{Error, Result};
 
 /// First line of a journal: what it belongs to.
-const MAGIC: &str = "windlass-journal-1";
+const MAGIC: &str = "windlass-journal-2";
 
-/// Bytes of a record: step, two error sums.
-const RECORD: usize = 4 + 8 + 8;
+/// Bytes of a record: step, sums of squares.
+const RECORD: usize = 4 + 8 * SUMS;
 
 /// The record of one conversion.
 pub struct Journal {
     path: PathBuf,
     target: PathBuf,
     file: Mutex<File>,
-    /// Error sums of the steps that an earlier run finished.
-    done: Vec<Option<[u64; 2]>>,
+    /// Sums of the steps that an earlier run finished.
+    done: Vec<Option<[u64; SUMS]>>,
 }
 
 impl Journal {
@@ -42,9 +43,9 @@ impl Journal {
         }
         let mut done = vec![None; steps];
         let known = if resume { read_records(path, head.as_bytes()) } else { Vec::new() };
-        for (step, errors) in &known {
+        for (step, sums) in &known {
             if let Some(slot) = done.get_mut(*step) {
-                *slot = Some(*errors);
+                *slot = Some(*sums);
             }
         }
         if known.is_empty() {
@@ -62,8 +63,8 @@ impl Journal {
         &self.target
     }
 
-    /// Error sums of a step that an earlier run finished.
-    pub fn done(&self, step: usize) -> Option<[u64; 2]> {
+    /// Sums of a step that an earlier run finished.
+    pub fn done(&self, step: usize) -> Option<[u64; SUMS]> {
         self.done.get(step).copied().flatten()
     }
 
@@ -73,11 +74,12 @@ impl Journal {
     }
 
     /// Records a finished step.
-    pub fn record(&self, step: usize, errors: [u64; 2]) -> Result<()> {
+    pub fn record(&self, step: usize, sums: [u64; SUMS]) -> Result<()> {
         let mut bytes = [0; RECORD];
         bytes[..4].copy_from_slice(&(step as u32).to_le_bytes());
-        bytes[4..12].copy_from_slice(&errors[0].to_le_bytes());
-        bytes[12..].copy_from_slice(&errors[1].to_le_bytes());
+        for (place, sum) in bytes[4..].chunks_exact_mut(8).zip(sums) {
+            place.copy_from_slice(&sum.to_le_bytes());
+        }
         let mut file = self.file.lock().unwrap_or_else(|e| e.into_inner());
         file.write_all(&bytes).map_err(|e| {
             let mut error = Error::io(&self.path, e);
@@ -93,12 +95,13 @@ impl Journal {
 }
 
 /// Whole records behind the expected head; none if the head is another's. A torn last record is left out.
-fn read_records(path: &Path, head: &[u8]) -> Vec<(usize, [u64; 2])> {
+fn read_records(path: &Path, head: &[u8]) -> Vec<(usize, [u64; SUMS])> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|mut f| f.read_to_end(&mut bytes));
     let Some(records) = read.ok().and_then(|_| bytes.strip_prefix(head)) else { return Vec::new() };
     let word = |b: &[u8]| b.iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
-    records.chunks_exact(RECORD).map(|r| (word(&r[..4]) as usize, [word(&r[4..12]), word(&r[12..])])).collect()
+    let sums = |r: &[u8]| std::array::from_fn(|i| word(&r[4 + 8 * i..][..8]));
+    records.chunks_exact(RECORD).map(|r| (word(&r[..4]) as usize, sums(r))).collect()
 }
 
 #[cfg(test)]
@@ -112,11 +115,11 @@ mod tests {
         let open = |plan: &str, resume| Journal::open(&path, Path::new("t"), plan, 10, resume).unwrap();
         let first = open("a", false);
         assert!(Journal::open(&path, Path::new("t"), "a", 10, true).is_err(), "the first run still has it");
-        first.record(3, [7, 8]).unwrap();
+        first.record(3, [7, 8, 9]).unwrap();
         drop(first);
         let again = open("a", true);
-        assert_eq!((again.done(3), again.done(4), again.steps_done()), (Some([7, 8]), None, 1));
-        again.record(4, [1, 2]).unwrap();
+        assert_eq!((again.done(3), again.done(4), again.steps_done()), (Some([7, 8, 9]), None, 1));
+        again.record(4, [1, 2, 3]).unwrap();
         drop(again);
         std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"torn").unwrap();
         assert_eq!(open("a", true).steps_done(), 2);
@@ -128,7 +131,7 @@ mod tests {
     fn without_resume_it_starts_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        Journal::open(&path, Path::new("t"), "a", 10, false).unwrap().record(3, [0, 0]).unwrap();
+        Journal::open(&path, Path::new("t"), "a", 10, false).unwrap().record(3, [0, 0, 0]).unwrap();
         assert_eq!(Journal::open(&path, Path::new("t"), "a", 10, false).unwrap().steps_done(), 0);
     }
 }

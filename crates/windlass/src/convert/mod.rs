@@ -9,11 +9,13 @@ mod blocks;
 mod buffers;
 mod checks;
 mod dtypes;
+mod edit;
 mod encoding;
 mod foreign;
 mod image;
 mod journal;
 mod names;
+mod origin;
 mod output;
 mod place;
 mod planning;
@@ -29,7 +31,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use windlass_catalog::Convention;
-use windlass_formats::{ContainerRef, Layout, TargetTensor};
+use windlass_formats::{ContainerRef, Layout, Source, TargetTensor};
 use windlass_runtime::memory::Pool;
 use windlass_runtime::{pipeline, system};
 use windlass_tensor::{Bytes, Element, Limits};
@@ -37,15 +39,20 @@ use windlass_tensor::{Bytes, Element, Limits};
 use crate::{Code, Error, Model, Result};
 use adapter::Carried;
 use blocks::{Blocks, Piece};
+use edit::EditedSum;
 use journal::Journal;
-use names::Output;
 use output::Partial;
 use quality::Gate;
 
 pub use belongings::side_files;
+pub use edit::Edited;
+pub(crate) use edit::{Edit, Plain};
 pub(crate) use image::{Image, fingerprint, tensor};
+pub(crate) use names::{Output, Segment};
+pub(crate) use planning::outputs;
 pub use output::write_layout;
 pub(crate) use place::check as check_target;
+pub(crate) use steps::Step;
 pub use quality::{Quality, WINDOWS};
 
 /// What to convert, and how.
@@ -155,6 +162,11 @@ pub struct Report {
     pub quality: Option<crate::eval::Report>,
     pub schemes: BTreeMap<String, usize>,
     pub warnings: Vec<String>,
+    /// What was merged into.
+    #[serde(skip)]
+    pub edited: Vec<Edited>,
+    #[serde(skip)]
+    pub edited_sum: EditedSum,
 }
 
 /// How a face watches and stops the work.
@@ -170,6 +182,7 @@ pub struct Conversion {
     target: PathBuf,
     container: ContainerRef,
     pieces: Vec<Piece>,
+    edit: Option<Box<dyn Edit>>,
     layout: Layout,
     options: Options,
     threads: usize,
@@ -181,6 +194,16 @@ pub struct Conversion {
 impl Conversion {
     /// Reads all headers and fixes the output's every byte but the tensors' own. Writes nothing.
     pub fn plan(source: impl AsRef<Path>, target: &Path, options: Options) -> Result<Conversion> {
+        Conversion::plan_edited(source, target, options, |_| Ok(None))
+    }
+
+    /// As [`Conversion::plan`]; `edit` gives what is changed on the way.
+    pub(crate) fn plan_edited(
+        source: impl AsRef<Path>,
+        target: &Path,
+        options: Options,
+        edit: impl FnOnce(&Plain) -> Result<Option<Box<dyn Edit>>>,
+    ) -> Result<Conversion> {
         let start = Instant::now();
         if options.max_error.is_some_and(|x| x.is_nan() || x < 0.0) {
             return Err(Error::usage("--max-error takes a number from 0 up"));
@@ -212,6 +235,7 @@ impl Conversion {
             }
         };
         warnings.append(&mut belongings.warnings);
+        let edit = edit(&Plain { model: &model, container, outputs: &outputs })?;
         let tensor = |(o, e): (&Output, &Element)| TargetTensor {
             name: o.name.clone(),
             element: e.clone(),
@@ -232,10 +256,13 @@ impl Conversion {
         }
         planning::check_heads(target, &layout, &options.limits)?;
         let exact = options.scheme.is_none() && options.recipe.is_none();
-        let pieces = planning::pieces(&model, outputs, elements, &layout, imatrix.as_ref(), exact)?;
+        let mut pieces = planning::pieces(&model, outputs, elements, &layout, imatrix.as_ref(), exact)?;
+        if let Some(edit) = &edit {
+            edit::mark(edit.as_ref(), &model.source, &mut pieces, !exact)?;
+        }
         let threads = planning::affordable_threads(&model, &pieces, &options);
         let target = place::behind_links(target);
-        Ok(Conversion { model, target, container, pieces, layout, options, threads, gate, warnings, start })
+        Ok(Conversion { model, target, container, pieces, edit, layout, options, threads, gate, warnings, start })
     }
 
     /// What it will do.
@@ -252,7 +279,7 @@ impl Conversion {
             output: self.first_file(),
             container: self.container.name(),
             tensors: self.pieces.len(),
-            bytes_read: self.model.source.bytes(),
+            bytes_read: self.sources().iter().map(|source| source.bytes()).sum(),
             bytes_written: place::bytes(&self.layout),
             memory: components.into_iter().map(|(name, bytes)| (name, BTreeMap::from([("cpu", bytes)]))).collect(),
             peak_memory_bytes: blocks + process,
@@ -274,7 +301,9 @@ impl Conversion {
 
     /// As [`Conversion::run`]; `measured` is told of tokens done and in all while the quality is measured.
     pub fn run_measured(self, watch: &Watch, measured: &dyn Fn(u64, u64)) -> Result<Report> {
-        place::check(&self.target, &self.model.source, &self.layout, self.options.overwrite)?;
+        for source in self.sources() {
+            place::check(&self.target, source, &self.layout, self.options.overwrite)?;
+        }
         if let Some(error) = self.memory_shortage() {
             return Err(error);
         }
@@ -292,9 +321,10 @@ impl Conversion {
         let taken = system::peak_memory().unwrap_or(0);
         let pool = Pool::new(self.options.memory_limit.saturating_sub(taken));
         let blocks = Blocks::new(&self.model.source, &self.pieces, &partial.files, &pool, Some(&journal));
+        let blocks = blocks.edited(self.edit.as_deref());
         let options = pipeline::Options { threads: self.threads, stop: watch.stop, progress: watch.progress, ahead: 8 };
         let result =
-            blocks.tally(&options).and_then(|()| pipeline::run(&blocks, &options)).and_then(|_| self.gate(&blocks));
+            blocks.prepare(&options).and_then(|()| blocks.tally(&options)).and_then(|()| pipeline::run(&blocks, &options)).and_then(|_| self.gate(&blocks));
         let outcomes = blocks.outcomes();
         let seconds = self.start.elapsed().as_secs_f64();
         // Of the conversion: measuring maps both models.
@@ -321,6 +351,12 @@ impl Conversion {
         }
     }
 
+    /// Everything that is read: the model, and what is merged into it.
+    fn sources(&self) -> Vec<&Source> {
+        let others = self.edit.iter().flat_map(|edit| edit.sources());
+        std::iter::once(&self.model.source).chain(others).collect()
+    }
+
     fn gate(&self, blocks: &Blocks) -> Result<()> {
         let Some(ceiling) = self.options.max_error else { return Ok(()) };
         let worst = self.worst(&blocks.outcomes());
@@ -343,12 +379,14 @@ impl Conversion {
 
     fn report(&self, outcomes: &[blocks::Outcome], seconds: f64, sync_seconds: f64) -> Report {
         let worst = self.worst(outcomes);
+        let edited = self.edit.as_deref().map(|edit| edit::report(edit, &self.pieces, outcomes));
+        let (edited, edited_sum) = edited.unwrap_or_default();
         Report {
             input: self.model.source.path().into(),
             output: self.first_file(),
             container: self.container.name(),
             tensors: self.pieces.len(),
-            bytes_in: self.model.source.bytes(),
+            bytes_in: self.sources().iter().map(|source| source.bytes()).sum(),
             bytes_out: place::bytes(&self.layout),
             seconds,
             sync_seconds,
@@ -360,6 +398,8 @@ impl Conversion {
             quality: None,
             schemes: self.schemes(),
             warnings: self.warnings.clone(),
+            edited,
+            edited_sum,
         }
     }
 
@@ -395,7 +435,7 @@ impl Conversion {
     fn fingerprint(&self) -> String {
         use std::hash::{Hash, Hasher};
         let mut hasher = std::hash::DefaultHasher::new();
-        for part in self.model.source.parts() {
+        for part in self.sources().into_iter().flat_map(|source| source.parts()) {
             let modified = part.file().metadata().and_then(|m| m.modified()).ok();
             (part.path(), part.length(), modified).hash(&mut hasher);
         }
@@ -403,6 +443,7 @@ impl Conversion {
             (&part.name, &part.head, part.length, &part.constants).hash(&mut hasher);
         }
         (&self.options.imatrix, &self.options.scheme, &self.options.recipe).hash(&mut hasher);
+        self.edit.as_ref().map(|edit| edit.fingerprint()).hash(&mut hasher);
         format!("{:016x}", hasher.finish())
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn choose_container(target: &Path, options: &Options) -> Result<Conta
     })
 }
 
-pub(super) fn outputs(model: &Model, to: ContainerRef) -> Result<Vec<Output>> {
+pub(crate) fn outputs(model: &Model, to: ContainerRef) -> Result<Vec<Output>> {
     let from = container(model.source.container()).map_or(Convention::Hf, |c| c.convention());
     let to = to.convention();
     match &model.identity {
@@ -165,7 +165,7 @@ pub(super) fn pieces(
         let arrangement = layout.arrangements.get(&i).cloned();
         let exact = exact && encoding::narrows(&model.source, &output, &element);
         let extents = extents.clone();
-        pieces.push(Piece { output, element, extents, arrangement, importance, measure, exact });
+        pieces.push(Piece { output, element, extents, arrangement, importance, measure, exact, edit_bytes: 0 });
     }
     Ok(pieces)
 }

@@ -44,7 +44,7 @@ pub fn style_of(container: ContainerRef) -> Style {
 }
 
 /// The convention of the base's names in a style.
-fn convention(style: Style) -> Convention {
+pub fn convention(style: Style) -> Convention {
     match style {
         Style::Gguf => Convention::Gguf,
         Style::Mlx => Convention::Mlx,

@@ -1,0 +1,160 @@
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use windlass::convert::{Options, Watch};
+use windlass::merge::{Adapted, Merge as Merging, Report};
+use windlass::{Error, Result};
+
+use super::convert::describe;
+use crate::context::Context;
+use crate::size;
+
+/// Merge adapters into a base, of any container and scheme, streamed
+#[derive(clap::Args)]
+pub struct Merge {
+    /// The base, and last the file or folder to write (unless --base and --out name them)
+    #[arg(value_name = "BASE OUT")]
+    paths: Vec<String>,
+    /// An adapter (PEFT, MLX or GGUF), with a factor after a colon if it is not to count fully; several are merged in turn
+    #[arg(long = "adapter", env = "WINDLASS_ADAPTER", value_name = "A[:SCALE]")]
+    adapters: Vec<String>,
+    /// The model that adapters were made for
+    #[arg(long, env = "WINDLASS_BASE", value_name = "MODEL")]
+    base: Option<PathBuf>,
+    /// The file or folder to write
+    #[arg(long, env = "WINDLASS_OUT", value_name = "PATH")]
+    out: Option<PathBuf>,
+    /// Container of the result [default: by its name: .gguf, .safetensors, or a Hugging Face folder]
+    #[arg(long, env = "WINDLASS_TO", value_name = "CONTAINER")]
+    to: Option<String>,
+    /// Scheme or recipe, such as q4_k_m, q8_0, mlx4-g64, bf16 [default: keep what the base has]
+    #[arg(long, env = "WINDLASS_SCHEME", value_name = "S")]
+    scheme: Option<String>,
+    /// The same scheme for every matrix
+    #[arg(long, env = "WINDLASS_PURE", value_parser = FalseyValueParser::new(), requires = "scheme")]
+    pure: bool,
+    /// A recipe of your own: rules from name patterns to schemes (TOML)
+    #[arg(long, env = "WINDLASS_RECIPE", value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// Importance matrix (GGUF)
+    #[arg(long, env = "WINDLASS_IMATRIX", value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+    /// Split the result into parts of at most this size
+    #[arg(long, env = "WINDLASS_PART_SIZE", value_name = "SIZE", value_parser = size::parse)]
+    part_size: Option<u64>,
+    /// Take config.json and tokenizer from this folder
+    #[arg(long, env = "WINDLASS_CONFIG_FROM", value_name = "DIR")]
+    config_from: Option<PathBuf>,
+    /// Fail, with exit code 5, if a tensor's relative error is larger
+    #[arg(long, env = "WINDLASS_MAX_ERROR", value_name = "X")]
+    max_error: Option<f64>,
+    /// Go on where a killed run stopped
+    #[arg(long, env = "WINDLASS_RESUME", value_parser = FalseyValueParser::new())]
+    resume: bool,
+    /// Replace the result if it exists
+    #[arg(long, env = "WINDLASS_OVERWRITE", value_parser = FalseyValueParser::new())]
+    overwrite: bool,
+    /// Print the plan and write nothing
+    #[arg(long, env = "WINDLASS_DRY_RUN", value_parser = FalseyValueParser::new())]
+    dry_run: bool,
+}
+
+impl Merge {
+    /// Plans the merge.
+    pub fn prepare(self, context: &Context) -> Result<Merging> {
+        let mut paths: Vec<PathBuf> = self.paths.iter().map(PathBuf::from).collect();
+        let missing = |what: &str| {
+            Error::usage(format!("{what} is missing")).help("windlass merge BASE OUT --adapter A, or --base BASE --out OUT")
+        };
+        let out = self.out.or_else(|| paths.pop()).ok_or_else(|| missing("what to write"))?;
+        let base = self.base.or_else(|| paths.pop()).ok_or_else(|| missing("the base"))?;
+        if let Some(extra) = paths.first() {
+            return Err(Error::usage(format!("there is no use for {}", extra.display())).help("adapters are named by --adapter"));
+        }
+        let adapters: Vec<Adapted> = self.adapters.iter().map(|text| adapted(text)).collect();
+        let options = Options {
+            to: self.to,
+            scheme: self.scheme,
+            pure: self.pure,
+            recipe: self.recipe,
+            imatrix: self.imatrix,
+            part_size: self.part_size,
+            config_from: self.config_from,
+            max_error: self.max_error,
+            resume: self.resume,
+            overwrite: self.overwrite,
+            memory_limit: context.memory_limit(),
+            threads: context.threads(),
+            limits: context.limits.clone(),
+            ..Options::default()
+        };
+        Merging::adapters(&base, &adapters, &out, options)
+    }
+
+    pub fn run(self, context: &Context) -> Result<()> {
+        let dry_run = self.dry_run;
+        let merge = self.prepare(context)?;
+        let plan = merge.describe();
+        if dry_run {
+            return context.print(&plan, |out| describe(out, &plan));
+        }
+        plan.warnings.iter().for_each(|warning| context.say(&format!("warning: {warning}")));
+        let bar = std::sync::Mutex::new(context.progress("merge"));
+        let show = |done, total| bar.lock().unwrap_or_else(|e| e.into_inner()).show(done, total);
+        let report = merge.run(&Watch { stop: context.heed_stop(), progress: &show })?;
+        drop(bar);
+        let verbose = context.globals.verbose;
+        context.print(&report, |out| tell(out, &report, verbose))
+    }
+}
+
+/// `PATH` or `PATH:NUMBER`; a path that exists is taken as it is.
+fn weighted(text: &str) -> (PathBuf, f64) {
+    let number = text.rsplit_once(':').and_then(|(path, number)| Some((PathBuf::from(path), number.parse().ok()?)));
+    number.filter(|_| !PathBuf::from(text).exists()).unwrap_or_else(|| (text.into(), 1.0))
+}
+
+fn adapted(text: &str) -> Adapted {
+    let (path, scale) = weighted(text);
+    Adapted { path, scale }
+}
+
+fn tell(out: &mut dyn std::io::Write, r: &Report, verbose: bool) -> std::io::Result<()> {
+    let c = &r.conversion;
+    writeln!(out, "{} -> {} ({})", c.input.display(), c.output.display(), c.container)?;
+    let list: Vec<String> = c.schemes.iter().map(|(name, count)| format!("{name} x{count}")).collect();
+    writeln!(out, "{} -> {}: {}", size::show(c.bytes_in), size::show(c.bytes_out), list.join(", "))?;
+    let peak = size::show(c.peak_memory_bytes);
+    writeln!(out, "{:.2} s and {:.2} s for the disk, {peak} of memory", c.seconds, c.sync_seconds)?;
+    if verbose {
+        let width = r.merged.iter().map(|t| t.name.len()).max().unwrap_or(0);
+        writeln!(out, "{:width$}  {:8}   change    error", "tensor", "scheme")?;
+        for t in &r.merged {
+            let (change, error) = (t.relative_change, t.relative_error);
+            writeln!(out, "{:width$}  {:8} {change:8.5} {error:8.5}", t.name, t.scheme)?;
+        }
+    }
+    let (change, error) = (100.0 * r.relative_change, 100.0 * r.relative_error);
+    let count = r.merged.len();
+    writeln!(out, "{count} of {} tensors changed, by {change:.3} % of their size; storing them lost {error:.3} %", c.tensors)?;
+    let worst = r.merged.iter().max_by(|a, b| a.relative_error.total_cmp(&b.relative_error));
+    match worst.filter(|t| t.relative_error > 0.0) {
+        Some(t) => writeln!(out, "most was lost in {}: {:.3} %", t.name, 100.0 * t.relative_error),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_factor_stands_after_the_last_colon() {
+        let is = |text: &str, path: &str, scale: f64| assert_eq!(weighted(text), (PathBuf::from(path), scale), "{text}");
+        is("adapter", "adapter", 1.0);
+        is("adapter:0.5", "adapter", 0.5);
+        is("hf:org/name", "hf:org/name", 1.0);
+        is("hf:org/name:-2", "hf:org/name", -2.0);
+        is("a:b", "a:b", 1.0);
+    }
+}
