@@ -107,8 +107,7 @@ mod tests {
     #[test]
     fn products_of_every_rank_are_what_the_definition_says() {
         for (rows, rank, columns) in [(1, 1, 1), (3, 4, 7), (5, 6, 33), (2, 9, 16), (4, 16, 5)] {
-            let (left, right, base) =
-                (made(rows * rank, 1.0), made(rank * columns, 2.0), made(rows * columns, 3.0));
+            let (left, right, base) = (made(rows * rank, 1.0), made(rank * columns, 2.0), made(rows * columns, 3.0));
             let product = Product { left: &left, right: &right, rank, scale: 0.75 };
             let lengths = made(rows, 9.0);
             for lengths in [None, Some(lengths.as_slice())] {

@@ -34,7 +34,8 @@ fn blend(method: Method, normalize: bool) -> Blend {
 /// Makes a tensor in blocks of rows, as a stream does.
 fn make(blend: &Blend, base: &[f32], others: &[Vec<f32>], rows: usize) -> Vec<f32> {
     assert_eq!(blend.problem(), None);
-    let parts: Vec<_> = (0..base.len()).step_by(rows * 33).map(|first| first..(first + rows * 33).min(base.len())).collect();
+    let parts: Vec<_> =
+        (0..base.len()).step_by(rows * 33).map(|first| first..(first + rows * 33).min(base.len())).collect();
     let cut = |part: &std::ops::Range<usize>| others.iter().map(|o| &o[part.clone()]).collect::<Vec<&[f32]>>();
     let mut whole = Whole::default();
     for pass in 0..blend.passes() {
@@ -71,7 +72,10 @@ fn every_method_is_what_its_paper_says() {
         let wanted = golden.f64(name);
         for rows in [1, 2, 7] {
             for (i, (ours, wanted)) in make(&blend, &base, &others, rows).iter().zip(&wanted).enumerate() {
-                assert!((f64::from(*ours) - wanted).abs() < 2e-6 * wanted.abs().max(0.1), "{name} {rows} {i}: {ours} {wanted}");
+                assert!(
+                    (f64::from(*ours) - wanted).abs() < 2e-6 * wanted.abs().max(0.1),
+                    "{name} {rows} {i}: {ours} {wanted}"
+                );
             }
         }
     }

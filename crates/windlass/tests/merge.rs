@@ -19,7 +19,8 @@ fn golden(name: &str) -> PathBuf {
 
 fn merge(base: &Path, adapters: &[(&Path, f64)], out: &Path, options: Options) -> Result<Report, Error> {
     let stop = AtomicBool::new(false);
-    let adapters: Vec<Adapted> = adapters.iter().map(|(path, scale)| Adapted { path: (*path).into(), scale: *scale }).collect();
+    let adapters: Vec<Adapted> =
+        adapters.iter().map(|(path, scale)| Adapted { path: (*path).into(), scale: *scale }).collect();
     Merge::adapters(base, &adapters, out, options)?.run(&Watch { stop: &stop, progress: &|_, _| {} })
 }
 
@@ -116,7 +117,8 @@ fn a_quantized_base_is_changed_where_the_adapter_changes_it_and_nowhere_else() {
     // The same in two steps: merged as floats, then quantized.
     merge(&at("decoded.gguf"), &[(&adapter, 1.0)], &at("floats.gguf"), Options::default()).unwrap();
     convert(&at("floats.gguf"), &at("two.gguf"), scheme("q8_0"));
-    let [merged, two, base, floats] = ["merged.gguf", "two.gguf", "q8_0.gguf", "floats.gguf"].map(|name| open(&at(name)));
+    let [merged, two, base, floats] =
+        ["merged.gguf", "two.gguf", "q8_0.gguf", "floats.gguf"].map(|name| open(&at(name)));
     let changed: BTreeSet<&str> = report.merged.iter().map(|t| t.name.as_str()).collect();
     assert_eq!(changed.len(), 8);
     let (mut error, mut norm) = (0.0, 0.0);
@@ -131,7 +133,7 @@ fn a_quantized_base_is_changed_where_the_adapter_changes_it_and_nowhere_else() {
             }
         }
     }
-    assert!((report.relative_error / (error / norm as f64).sqrt() - 1.0).abs() < 1e-4);
+    assert!((report.relative_error / (error / norm).sqrt() - 1.0).abs() < 1e-4);
     assert!(report.relative_error > 1e-3 && report.conversion.max_relative_error >= report.relative_error);
     let same = merge(&at("q8_0.gguf"), &[(&adapter, 0.0)], &at("zero.gguf"), Options::default()).unwrap();
     assert_eq!(same.relative_change, 0.0);

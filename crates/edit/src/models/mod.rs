@@ -268,7 +268,12 @@ mod tests {
     fn signs_are_elected_by_weight() {
         let mut b = blend(Method::Ties, 3);
         let mut values = [0.0f32, 1.0];
-        b.apply(Place { tensor: "t", first: 0 }, &Whole::default(), &mut values, &[&[3.0, 1.0], &[1.0, 2.0], &[-2.0, 0.0]]);
+        b.apply(
+            Place { tensor: "t", first: 0 },
+            &Whole::default(),
+            &mut values,
+            &[&[3.0, 1.0], &[1.0, 2.0], &[-2.0, 0.0]],
+        );
         assert_eq!(values, [2.0, 2.0], "the mean of 3 and 1; nothing agrees with zero but what is above it");
         b.weights = vec![0.1, 0.1, 1.0];
         b.normalize = false;

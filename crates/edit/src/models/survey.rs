@@ -24,6 +24,11 @@ pub struct Survey {
 }
 
 impl Survey {
+    /// Whether parts must be added up in their order to give the same sum every time.
+    pub fn is_ordered(&self) -> bool {
+        self.counts.is_empty()
+    }
+
     /// Adds what was found in a later part.
     pub fn add(&mut self, other: &Survey) {
         self.products.iter_mut().zip(other.products).for_each(|(sum, own)| *sum += own);
@@ -50,7 +55,8 @@ impl Blend {
     /// [`Blend::apply`].
     pub fn survey(&self, pass: usize, whole: &Whole, base: &[f32], others: &[&[f32]]) -> Survey {
         if self.method == Method::Slerp {
-            let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+            let product =
+                |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
             let other = others.first().copied().unwrap_or_default();
             let products = [product(base, other), product(base, base), product(other, other)];
             return Survey { products, counts: Vec::new() };

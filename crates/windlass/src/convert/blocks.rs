@@ -114,7 +114,7 @@ impl<'a> Blocks<'a> {
         let Some(edit) = self.edit else { return Ok(()) };
         let done = |step: &usize| self.journal.is_some_and(|journal| journal.done(*step).is_some());
         let left = (0..self.steps.len()).filter(|step| !done(step)).any(|step| self.is_edited(&self.steps[step]));
-        if left { edit.prepare(&self.steps, self.pool, options) } else { Ok(()) }
+        if left { edit.prepare(self, options) } else { Ok(()) }
     }
 
     /// Number of steps for these pieces.
@@ -247,6 +247,19 @@ impl<'a> Blocks<'a> {
     pub(super) fn values(&self, step: &Step, values: &mut [f32]) -> Result<f64> {
         self.origin().values(&self.pieces[step.piece].output, step, values)?;
         self.change(step, values)
+    }
+
+    /// All values of `step` as the source has them.
+    pub fn plain_values(&self, step: &Step, values: &mut [f32]) -> Result<()> {
+        self.origin().values(&self.pieces[step.piece].output, step, values)
+    }
+
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    pub fn pool(&self) -> &Pool {
+        self.pool
     }
 
     /// Changes the values of `step` where something is to be changed.

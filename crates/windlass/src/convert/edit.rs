@@ -6,7 +6,7 @@ use windlass_runtime::memory::Pool;
 use windlass_runtime::pipeline;
 use windlass_tensor::Element;
 
-use super::blocks::{Outcome, Piece};
+use super::blocks::{Blocks, Outcome, Piece};
 use super::names::Output;
 use super::steps::{Step, rows_at_once};
 use crate::rows::{packing, rows_and_columns};
@@ -21,7 +21,7 @@ pub(crate) trait Edit: Send + Sync {
     fn memory(&self, step: &Step) -> u64;
 
     /// Looks at whole tensors before the first step, where that is needed.
-    fn prepare(&self, _steps: &[Step], _pool: &Pool, _options: &pipeline::Options) -> Result<()> {
+    fn prepare(&self, _blocks: &Blocks, _options: &pipeline::Options) -> Result<()> {
         Ok(())
     }
 
@@ -33,6 +33,11 @@ pub(crate) trait Edit: Send + Sync {
 
     /// Tells this change from another of the same sources.
     fn fingerprint(&self) -> String;
+
+    /// What the user should know.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// What an edit is made for: a conversion whose outputs are known.

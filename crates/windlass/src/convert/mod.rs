@@ -38,7 +38,8 @@ use windlass_tensor::{Bytes, Element, Limits};
 
 use crate::{Code, Error, Model, Result};
 use adapter::Carried;
-use blocks::{Blocks, Piece};
+pub(crate) use blocks::Blocks;
+use blocks::Piece;
 use edit::EditedSum;
 use journal::Journal;
 use output::Partial;
@@ -49,11 +50,12 @@ pub use edit::Edited;
 pub(crate) use edit::{Edit, Plain};
 pub(crate) use image::{Image, fingerprint, tensor};
 pub(crate) use names::{Output, Segment};
+pub(crate) use origin::Origin;
 pub(crate) use planning::outputs;
 pub use output::write_layout;
 pub(crate) use place::check as check_target;
-pub(crate) use steps::Step;
 pub use quality::{Quality, WINDOWS};
+pub(crate) use steps::Step;
 
 /// What to convert, and how.
 #[derive(Clone, Debug)]
@@ -258,6 +260,7 @@ impl Conversion {
         let exact = options.scheme.is_none() && options.recipe.is_none();
         let mut pieces = planning::pieces(&model, outputs, elements, &layout, imatrix.as_ref(), exact)?;
         if let Some(edit) = &edit {
+            warnings.extend(edit.warnings());
             edit::mark(edit.as_ref(), &model.source, &mut pieces, !exact)?;
         }
         let threads = planning::affordable_threads(&model, &pieces, &options);
@@ -323,8 +326,11 @@ impl Conversion {
         let blocks = Blocks::new(&self.model.source, &self.pieces, &partial.files, &pool, Some(&journal));
         let blocks = blocks.edited(self.edit.as_deref());
         let options = pipeline::Options { threads: self.threads, stop: watch.stop, progress: watch.progress, ahead: 8 };
-        let result =
-            blocks.prepare(&options).and_then(|()| blocks.tally(&options)).and_then(|()| pipeline::run(&blocks, &options)).and_then(|_| self.gate(&blocks));
+        let result = blocks
+            .prepare(&options)
+            .and_then(|()| blocks.tally(&options))
+            .and_then(|()| pipeline::run(&blocks, &options))
+            .and_then(|_| self.gate(&blocks));
         let outcomes = blocks.outcomes();
         let seconds = self.start.elapsed().as_secs_f64();
         // Of the conversion: measuring maps both models.

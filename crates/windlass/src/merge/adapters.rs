@@ -178,7 +178,8 @@ impl Finder<'_> {
                 ));
             }
             if self.scale != 1.0 && !copy {
-                let message = format!("is a whole copy of {name:?}, which a scale of {} cannot be given to", self.scale);
+                let message =
+                    format!("is a whole copy of {name:?}, which a scale of {} cannot be given to", self.scale);
                 return Err(self.refuse("whole-copy", message, index).help("merge this adapter with a scale of 1"));
             }
             let output = self.output(&name, spot, index)?;

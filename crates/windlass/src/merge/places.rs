@@ -52,7 +52,9 @@ pub fn spots(base: &Plain, from: Convention) -> Result<BTreeMap<String, Vec<Spot
     let mut spots: BTreeMap<String, Vec<Spot>> = BTreeMap::new();
     let Ok(identity) = &base.model.identity else {
         if (from == Convention::Gguf) == (to == Convention::Gguf) {
-            spots.extend(base.outputs.iter().enumerate().map(|(i, output)| (output.name.clone(), vec![whole(i, output)])));
+            spots.extend(
+                base.outputs.iter().enumerate().map(|(i, output)| (output.name.clone(), vec![whole(i, output)])),
+            );
         }
         return Ok(spots);
     };
