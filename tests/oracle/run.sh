@@ -16,6 +16,7 @@ export HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1
 "$PYTHON" "$here/compare.py" "$windlass" "$work/checkpoints" "$work/out"
 "$PYTHON" "$here/adapters.py" "$windlass" "$work/checkpoints" "$work/adapters"
 "$PYTHON" "$here/merge.py" "$windlass" "$work/checkpoints" "$work/merge"
+"$PYTHON" "$here/models.py" "$windlass" "$work/checkpoints" "$work/models"
 "$PYTHON" "$here/libraries.py" "$windlass" "$work/checkpoints" "$work/libraries" 2>/dev/null
 "$PYTHON" "$here/evaluation.py" "$windlass" "$work/checkpoints" "$work/evaluation" 2>/dev/null
 "$PYTHON" "$here/gptoss.py" "$windlass" "$work/checkpoints" "$work/gptoss"

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use support::values;
 use windlass::convert::{Conversion, Options, Watch};
-use windlass::merge::{Adapted, Merge, Report};
+use windlass::merge::{Adapted, How, Merge, Method, Report, Weighted};
 use windlass::tensor::Limits;
 use windlass::{Code, Error, Model};
 
@@ -212,4 +212,181 @@ fn the_source_of_a_merge_is_never_its_target() {
     let options = Options { overwrite: true, ..Options::default() };
     let error = merge(&golden("llama"), &[(&adapter, 1.0)], &adapter, options).unwrap_err();
     assert!(error.message.contains("holds the source"), "{}", error.message);
+}
+
+/// The tensors of a model, each value changed by a little that its number decides.
+fn variant(folder: &Path, name: &str, size: f32, config: impl Fn(String) -> String) -> PathBuf {
+    let out = folder.join(name);
+    std::fs::create_dir(&out).unwrap();
+    let text = std::fs::read_to_string(golden("llama/config.json")).unwrap();
+    std::fs::write(out.join("config.json"), config(text)).unwrap();
+    let mut bytes = std::fs::read(golden("llama/model.safetensors")).unwrap();
+    let header = 8 + u64::from_le_bytes(*bytes.first_chunk::<8>().unwrap()) as usize;
+    for (i, value) in bytes[header..].as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let change = size * ((i as f32 * 0.37 + size).sin() + (i % 7) as f32 * 0.1);
+        *value = (f32::from_le_bytes(*value) + change).to_le_bytes();
+    }
+    std::fs::write(out.join("model.safetensors"), bytes).unwrap();
+    out
+}
+
+fn join(
+    base: Option<&Path>,
+    models: &[(&Path, f64, f64)],
+    how: &How,
+    out: &Path,
+    options: Options,
+) -> Result<Report, Error> {
+    let stop = AtomicBool::new(false);
+    let model = |(path, weight, density): &(&Path, f64, f64)| Weighted {
+        path: (*path).into(),
+        weight: *weight,
+        density: *density,
+    };
+    let models: Vec<Weighted> = models.iter().map(model).collect();
+    Merge::models(base, &models, how, out, options)?.run(&Watch { stop: &stop, progress: &|_, _| {} })
+}
+
+fn how(method: &str) -> How {
+    How { method: Method::named(method).unwrap(), seed: 3, ..How::default() }
+}
+
+/// The formulas are tested in `windlass-edit`: here, that each tensor meets its own in every model, however they are stored and
+/// cut.
+#[test]
+fn models_in_different_containers_give_what_models_in_one_give() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (a, b) = (variant(folder.path(), "a", 0.05, |c| c), variant(folder.path(), "b", -0.11, |c| c));
+    convert(&golden("llama"), &at("base.gguf"), scheme("f32"));
+    convert(&a, &at("a.gguf"), scheme("f32"));
+    convert(&b, &at("b-mlx"), Options { to: Some("mlx".into()), ..Options::default() });
+    for method in ["linear", "slerp", "task", "ties", "dare", "dare-ties"] {
+        let how = How { lambda: 0.7, ..how(method) };
+        let density = if how.method.is_sparse() { 0.4 } else { 1.0 };
+        let run = |base: &Path, a: &Path, b: &Path, name: &str, options: Options| {
+            let base = how.method.needs_base().then_some(base);
+            join(base, &[(a, 0.6, density), (b, 0.4, density)], &how, &at(name), options).unwrap();
+            at(name)
+        };
+        let plain = run(&golden("llama"), &a, &b, &format!("{method}-plain"), Options::default());
+        let mixed = run(
+            &at("base.gguf"),
+            &at("a.gguf"),
+            &at("b-mlx"),
+            &format!("{method}-mixed"),
+            Options { to: Some("safetensors".into()), threads: 3, ..Options::default() },
+        );
+        let (plain, mixed, base) = (open(&plain), open(&mixed), open(&golden("llama")));
+        for entry in base.source.tensors() {
+            let name = entry.name();
+            let (ours, theirs) = (values(&plain, name), values(&mixed, name));
+            assert!(ours.iter().zip(&theirs).all(|(x, y)| (x - y).abs() < 1e-6), "{method} {name}");
+            assert_ne!(ours, values(&base, name), "{method} {name}");
+        }
+    }
+}
+
+/// Two of the methods by hand, so that weights, base and order are the ones that were named.
+#[test]
+fn weights_belong_to_their_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (variant(folder.path(), "a", 0.05, |c| c), variant(folder.path(), "b", -0.11, |c| c));
+    let at = |name: &str| folder.path().join(name);
+    join(None, &[(&a, 3.0, 1.0), (&b, 1.0, 1.0)], &how("linear"), &at("linear"), Options::default()).unwrap();
+    let base = golden("llama");
+    let rules = at("rules.toml");
+    std::fs::write(
+        &rules,
+        "[[rule]]\nmatch = \"*norm*\"\nkeep = true\n[[rule]]\nmatch = \"lm_head*\"\nweights = [0, 1]\n",
+    )
+    .unwrap();
+    let task = How { lambda: 0.5, rules: Some(rules), ..how("task-arithmetic") };
+    let report = join(Some(&base), &[(&a, 1.0, 1.0), (&b, 2.0, 1.0)], &task, &at("task"), Options::default()).unwrap();
+    let [base, a, b, linear, task] = [&base, &a, &b, &at("linear"), &at("task")].map(|path| open(path));
+    for entry in base.source.tensors() {
+        let name = entry.name();
+        let all = [&base, &a, &b, &linear, &task].map(|model| values(model, name));
+        for i in 0..all[0].len() {
+            let [base, a, b, linear, task] = all.each_ref().map(|v| v[i]);
+            assert!((linear - (0.75 * a + 0.25 * b)).abs() < 1e-6, "{name}");
+            let wanted = match name {
+                _ if name.contains("norm") => base,
+                "lm_head.weight" => base + 0.5 * (b - base),
+                _ => base + 0.5 * ((a - base) + 2.0 * (b - base)),
+            };
+            assert!((task - wanted).abs() < 1e-6, "{name}: {task} {wanted}");
+        }
+    }
+    assert!(report.merged.iter().all(|t| !t.name.contains("norm") && t.relative_change > 0.0));
+}
+
+#[test]
+fn models_that_do_not_fit_together_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let llama = golden("llama");
+    let refused = |base: Option<&Path>, models: &[(&Path, f64, f64)], method: &str| {
+        let error = join(base, models, &how(method), &out, Options::default()).unwrap_err();
+        assert!(!out.exists());
+        format!("{} / {}", error.message, error.help.unwrap_or_default())
+    };
+    let other = refused(None, &[(&llama, 1.0, 1.0), (&golden("phi3"), 1.0, 1.0)], "linear");
+    assert!(other.contains("is a phi3, and") && other.contains("one architecture"), "{other}");
+    // Two tokens that changed places.
+    let small = folder.path().join("small");
+    windlass::quickstart::make(&small).unwrap();
+    let qwen = folder.path().join("qwen");
+    windlass::quickstart::make(&qwen).unwrap();
+    let path = qwen.join("tokenizer.json");
+    let mut tokens: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let vocabulary = tokens["model"]["vocab"].as_object_mut().unwrap();
+    let (e, t) = (vocabulary["e"].clone(), vocabulary["t"].clone());
+    (vocabulary["e"], vocabulary["t"]) = (t, e);
+    std::fs::write(&path, tokens.to_string()).unwrap();
+    let tokens = refused(None, &[(&small, 1.0, 1.0), (&qwen, 1.0, 1.0)], "linear");
+    assert!(
+        tokens.contains("2 of ")
+            && tokens.contains("tokens differ from those of")
+            && tokens.contains("trained from one base"),
+        "{tokens}"
+    );
+    let adapter = refused(None, &[(&llama, 1.0, 1.0), (&golden("llama-mixed"), 1.0, 1.0)], "linear");
+    assert!(adapter.contains("is an adapter, and not a model"), "{adapter}");
+    for (base, models, method, says) in [
+        (None, 2, "ties", "--base MODEL"),
+        (Some(llama.as_path()), 2, "linear", "takes no --base"),
+        (None, 1, "linear", "nothing to merge it with"),
+        (None, 3, "slerp", "from one model to another"),
+    ] {
+        let said = refused(base, &vec![(llama.as_path(), 1.0, 1.0); models], method);
+        assert!(said.contains(says), "{said}");
+    }
+    let none = refused(Some(&llama), &[(&llama, 1.0, 0.0)], "ties");
+    assert!(none.contains("a density lies above 0"), "{none}");
+}
+
+#[test]
+fn another_vocabulary_is_told_as_such() {
+    use safetensors::{SafeTensors, tensor::TensorView};
+    let folder = tempfile::tempdir().unwrap();
+    let short = variant(folder.path(), "short", 0.0, |c| c.replace("\"vocab_size\": 48", "\"vocab_size\": 40"));
+    let bytes = std::fs::read(short.join("model.safetensors")).unwrap();
+    let all = SafeTensors::deserialize(&bytes).unwrap();
+    let cut = all.tensors().into_iter().map(|(name, tensor)| {
+        let (mut shape, data) = (tensor.shape().to_vec(), tensor.data());
+        if shape[0] == 48 {
+            shape[0] = 40;
+        }
+        let length = shape.iter().product::<usize>() * 4;
+        (name, TensorView::new(tensor.dtype(), shape, &data[..length]).unwrap())
+    });
+    let written = safetensors::serialize(cut, None).unwrap();
+    std::fs::write(short.join("model.safetensors"), written).unwrap();
+    let models = [(golden("llama"), 1.0, 1.0), (short, 1.0, 1.0)];
+    let models: Vec<(&Path, f64, f64)> = models.iter().map(|(p, w, d)| (p.as_path(), *w, *d)).collect();
+    let error = join(None, &models, &how("linear"), &folder.path().join("out"), Options::default()).unwrap_err();
+    assert!(error.message.contains("has a vocabulary of 40 tokens"), "{}", error.message);
+    assert!(error.message.contains("one of 48") && error.help.unwrap().contains("resize"));
+    assert_eq!(error.tensor.as_deref(), Some("lm_head.weight"));
 }
