@@ -39,11 +39,11 @@ fn keys(value: &Value, names: &[&str]) {
 fn quickstart_shows_every_job_and_can_run_again() {
     let folder = tempfile::tempdir().unwrap();
     for _ in 0..2 {
-        let tour = json(folder.path(), &["quickstart"]);
+        let tour = json(folder.path(), &["quickstart", "--brief"]);
         let steps = tour["steps"].as_array().unwrap();
         assert!(steps.len() > 10 && steps.iter().all(|s| s["ok"] == true && s["seconds"].is_number()));
     }
-    let output = windlass(folder.path(), &["quickstart"]);
+    let output = windlass(folder.path(), &["quickstart", "--brief"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("windlass convert"));
 }
 
@@ -334,7 +334,7 @@ fn quickstart_replaces_only_what_it_made() {
     let here = folder.path();
     std::fs::create_dir_all(here.join("windlass-quickstart/tiny-qwen3")).unwrap();
     std::fs::write(here.join("windlass-quickstart/tiny-qwen3/mine.txt"), "mine").unwrap();
-    let error = error(here, &["quickstart"], 1);
+    let error = error(here, &["quickstart", "--brief"], 1);
     assert!(error["help"].as_str().unwrap().contains("--overwrite"), "{error}");
     assert!(here.join("windlass-quickstart/tiny-qwen3/mine.txt").exists());
     let output = windlass(here, &["quickstart", "--out", "other", "--memory-limit", "1MiB"]);

@@ -14,6 +14,9 @@ pub struct Quickstart {
     /// Folder to work in; what an earlier quickstart left there is replaced
     #[arg(long, env = "WINDLASS_OUT", default_value = "windlass-quickstart")]
     out: PathBuf,
+    /// Only formats and schemes: nothing is trained, which takes a second instead of a minute
+    #[arg(long, env = "WINDLASS_BRIEF", value_parser = FalseyValueParser::new())]
+    brief: bool,
     /// Replace models of the same names that no quickstart made
     #[arg(long, env = "WINDLASS_OVERWRITE", value_parser = FalseyValueParser::new())]
     overwrite: bool,
@@ -35,7 +38,7 @@ impl Quickstart {
                 println!("{}", line(step));
             }
         };
-        let tour = quickstart(&self.out, &options, &watch, &show)?;
+        let tour = quickstart(&self.out, &options, &watch, !self.brief, &show)?;
         let failed: Vec<&str> = tour.steps.iter().filter(|s| !s.ok).map(|s| s.name.as_str()).collect();
         let verdict = match failed.first() {
             None => Ok(()),
@@ -55,7 +58,11 @@ fn line(step: &Step) -> String {
     facts.extend(step.max_relative_error.filter(|e| *e > 0.0).map(|e| format!("relative error at most {e:.4}")));
     facts.extend(step.identical.map(|(same, all)| format!("{same} of {all} tensors identical")));
     facts.extend(step.worst_sqnr_db.map(|db| format!("worst {db:.1} dB")));
+    facts.extend(step.loss.map(|(first, last)| format!("loss {first:.3} to {last:.3}")));
+    facts.extend(step.tokens_per_second.map(|rate| format!("{rate:.0} tokens/s")));
+    facts.extend(step.right.map(|(right, all)| format!("{right} of {all} answers right")));
+    let said = step.text.as_ref().map(|text| format!("\n       \"{text}\"")).unwrap_or_default();
     let mark = if step.ok { "ok" } else { "FAILED" };
     let command = if step.command.is_empty() { String::new() } else { format!("\n       $ {}", step.command) };
-    format!("{mark:>6} {:28} {}{command}", step.name, facts.join(", "))
+    format!("{mark:>6} {:38} {}{said}{command}", step.name, facts.join(", "))
 }

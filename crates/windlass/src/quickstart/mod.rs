@@ -1,6 +1,8 @@
 //! `quickstart`: makes a small model on the spot and shows the main jobs on it.
 
+mod lessons;
 mod model;
+mod story;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -47,16 +49,35 @@ pub struct Step {
     pub identical: Option<(usize, usize)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
+    /// Of the first step of training, and of the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<(f64, f64)>,
+    /// Of training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second: Option<f64>,
+    /// Answers that were right, and questions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub right: Option<(usize, usize)>,
+    /// What the model said to the first of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 /// Runs the tour in `folder`, replacing what an earlier tour left there. `show` sees each step as it ends.
 ///
-/// `options` give memory, threads, and whether to replace models of these names that no tour made.
-pub fn quickstart(folder: &Path, options: &Options, watch: &Watch, show: &dyn Fn(&Step)) -> Result<Tour> {
+/// `options` give memory, threads, and whether to replace models of these names that no tour made. With `lessons`, a second model is
+/// trained, quantized, taught more and merged.
+pub fn quickstart(
+    folder: &Path,
+    options: &Options,
+    watch: &Watch,
+    lessons: bool,
+    show: &dyn Fn(&Step),
+) -> Result<Tour> {
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     let marker = folder.join(MARKER);
     let names = ["tiny-qwen3", "tiny-q4_k_m.gguf", "tiny-mlx4", "tiny-back", "tiny-bf16.gguf", "tiny-again"];
-    let there = names.into_iter().map(|name| folder.join(name)).find(|path| path.exists());
+    let there = names.into_iter().chain(lessons::NAMES).map(|name| folder.join(name)).find(|path| path.exists());
     if let Some(path) = there.filter(|_| !marker.exists() && !options.overwrite) {
         let message = format!("{} exists already, and no quickstart made it", path.display());
         return Err(Error::new(Code::Failed, message).at(&path).help("choose another --out, or add --overwrite"));
@@ -100,6 +121,9 @@ pub fn quickstart(folder: &Path, options: &Options, watch: &Watch, show: &dyn Fn
         add(compare(&original, &to, options)?);
     }
     add(same_files(&original, &path("tiny-again"))?);
+    if lessons {
+        lessons::run(folder, options, watch, &mut add)?;
+    }
     Ok(tour)
 }
 

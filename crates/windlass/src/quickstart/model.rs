@@ -20,10 +20,51 @@ const TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message.role
 pub fn make(folder: &Path) -> Result<()> {
     let config = config();
     let tensors = tensors(&config)?;
+    write_folder(folder, tensors, files(&config, CORPUS, 1500)?)
+}
+
+/// Weights by name, with their shapes.
+pub(super) type Named = (String, Vec<usize>, Vec<f32>);
+
+/// Writes a model of these weights, and a tokenizer that is trained on a text.
+pub(super) fn write(
+    folder: &Path,
+    config: &serde_json::Value,
+    text: &str,
+    vocabulary: usize,
+    weights: &[Named],
+) -> Result<()> {
+    let tensor = |(name, shape, values): &Named| {
+        let mut bytes = vec![0; values.len() * 4];
+        float::from_f32(DType::F32, values, &mut bytes)?;
+        Ok((TargetTensor { name: name.clone(), element: DType::F32.into(), shape: shape.clone() }, bytes))
+    };
+    let mut config = config.clone();
+    config["dtype"] = "float32".into();
+    let tensors = weights.iter().map(tensor).collect::<Result<Vec<_>>>()?;
+    write_folder(folder, tensors, files(&config, text, vocabulary)?)
+}
+
+/// Weights that training can begin with: small ones, and gains of one.
+pub(super) fn small(config: &serde_json::Value) -> Result<Vec<Named>> {
+    let (architecture, hyper) = windlass_catalog::from_hf_config(config)?;
+    let pieces = architecture.pieces(&hyper)?;
+    let places = pieces.iter().filter(|p| p.required).filter_map(|p| p.places(Convention::Hf).into_iter().next());
+    let weight = |(index, place): (usize, windlass_catalog::Place)| {
+        let mut random = Random((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let gain = place.shape.len() < 2;
+        let count = place.shape.iter().product::<usize>();
+        let values = (0..count).map(|_| if gain { 1.0 } else { 0.03 * random.normal() }).collect();
+        (place.tensor, place.shape, values)
+    };
+    Ok(places.enumerate().map(weight).collect())
+}
+
+fn write_folder(folder: &Path, tensors: Vec<(TargetTensor, Vec<u8>)>, files: Vec<(String, Vec<u8>)>) -> Result<()> {
     let target = Target {
         tensors: tensors.iter().map(|(t, _)| t.clone()).collect(),
         metadata: Metadata::from_iter([("format".to_string(), "pt".into())]),
-        files: files(&config)?,
+        files,
         part_size: None,
     };
     let safetensors = container("safetensors").ok_or_else(|| Error::new(Code::Failed, "no safetensors container"))?;
@@ -31,7 +72,7 @@ pub fn make(folder: &Path) -> Result<()> {
     write_layout(folder, &layout, |index| Ok(tensors[index].1.clone()))
 }
 
-fn config() -> serde_json::Value {
+pub(super) fn config() -> serde_json::Value {
     json!({
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
@@ -54,8 +95,8 @@ fn config() -> serde_json::Value {
     })
 }
 
-fn files(config: &serde_json::Value) -> Result<Vec<(String, Vec<u8>)>> {
-    let tokenizer = windlass_text::train_byte_level(&[CORPUS], 1500, &SPECIAL)?;
+fn files(config: &serde_json::Value, text: &str, vocabulary: usize) -> Result<Vec<(String, Vec<u8>)>> {
+    let tokenizer = windlass_text::train_byte_level(&[text], vocabulary, &SPECIAL)?;
     let tokenizer_config = json!({
         "tokenizer_class": "Qwen2Tokenizer",
         "bos_token": null,
