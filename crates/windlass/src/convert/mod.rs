@@ -51,9 +51,9 @@ pub(crate) use edit::{Edit, Plain};
 pub(crate) use image::{Image, fingerprint, tensor};
 pub(crate) use names::{Output, Segment};
 pub(crate) use origin::Origin;
-pub(crate) use planning::outputs;
 pub use output::write_layout;
 pub(crate) use place::check as check_target;
+pub(crate) use planning::outputs;
 pub use quality::{Quality, WINDOWS};
 pub(crate) use steps::Step;
 
