@@ -15,7 +15,7 @@ use windlass_ops::Context;
 use windlass_runtime::scheduler::set_threads;
 use windlass_tensor::{DType, Tensor, TypedTensor};
 use windlass_train::Trainer;
-use windlass_train::data::Example;
+use windlass_train::data::{Collector, Data, Example};
 
 use super::model::Named;
 use super::{Step, model, story};
@@ -92,7 +92,7 @@ impl Lessons<'_> {
         let made = Model::open(folder, &self.options.limits)?;
         let tokenizer = made.tokenizer(&self.options.limits)?;
         let end = tokenizer.token("<|im_end|>").unwrap_or_default();
-        let mut examples = Vec::new();
+        let mut examples = Collector::new(64 << 20, None);
         for texts in texts.chunks(TOGETHER) {
             let mut tokens = Vec::new();
             for text in texts {
@@ -100,8 +100,9 @@ impl Lessons<'_> {
                 tokens.push(end);
             }
             let labels = tokens.iter().map(|token| i64::from(*token)).collect();
-            examples.push(Example { tokens, labels });
+            examples.push(&Example { tokens, labels })?;
         }
+        let data = Data::plain(examples.finish()?);
         let loaded = load(&made, &load::Options { context: Some(128), ..load::Options::default() })?;
         let (trainable, parameters) = whole(loaded.decoder, weights)?;
         let how = windlass_train::Options {
@@ -112,14 +113,14 @@ impl Lessons<'_> {
             shuffle: true,
             checkpoint: false,
         };
-        let mut trainer = Trainer::new(trainable, parameters, Box::new(Adam::decoupled()), examples.len(), how)?;
+        let mut trainer = Trainer::new(trainable, parameters, Box::new(Adam::decoupled()), data.units(), how)?;
         let (mut first, mut last, mut tokens) = (f64::NAN, f64::NAN, 0);
         for step in 0..STEPS {
             if self.watch.stop.load(std::sync::atomic::Ordering::Relaxed) {
                 return Err(Error::new(Code::Failed, "interrupted"));
             }
             let rate = 3e-3 * ((step + 1) as f64 / 20.0).min(1.0) * (1.0 - step as f64 / STEPS as f64);
-            let report = trainer.step(cx, &examples, rate)?;
+            let report = trainer.step(cx, &data, rate)?;
             (first, last) = (if step == 0 { report.loss } else { first }, report.loss);
             tokens += report.tokens;
         }
