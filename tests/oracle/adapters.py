@@ -209,6 +209,37 @@ def check_foreign_gguf(name, base, gguf_base, work):
     return {"peft": closest(logits_by_peft(base, out), expected, "foreign")}
 
 
+def check_trained(name, method, base, gguf_base, work):
+    """An adapter that was trained here, on the folder or on its GGUF, leaves for every container with the same logits."""
+    out = work / f"{name}-trained-{method}"
+    out.mkdir()
+    rows = [dict(input_ids=[(7 * i + 3 * j) % 1000 + 3 for j in range(24)]) for i in range(8)]
+    (out / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    model = gguf_base if method == "rslora" else base
+    windlass("train", "--model", model, "--data", out / "rows.jsonl", "--out", out / "run", "--method", method, "--steps", 6,
+             "--batch-size", 4, "--rank", 4, "--learning-rate", "0.02", "--context", 64)
+    path = out / "run" / "adapter"
+    expected = logits_by_peft(base, path)
+    plain = distance(logits_of_base(base), expected)
+    assert plain > 1e-2, ("the adapter does nothing", plain)
+    errors = {"changes": plain}
+    windlass("convert", path, out / "mlx", "--to", "mlx", "--config-from", base)
+    if base not in NOT_IN_MLX:
+        errors["mlx"] = closest(logits_by_mlx(base, out / "mlx"), expected, "mlx")
+    if method != "dora":
+        windlass("convert", path, out / "a.gguf", "--config-from", base)
+        errors["llama.cpp"] = closest(logits_by_llama_cpp(gguf_base, out / "a.gguf"), expected, "llama.cpp")
+    windlass("merge", base, out / "merged", "--adapter", path, "--scheme", "f32")
+    errors["merged"] = closest(logits_of_folder(out / "merged"), expected, "merged")
+    return errors
+
+
+def logits_of_folder(path):
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager")
+    with torch.no_grad():
+        return model(torch.tensor([TOKENS])).logits[0].numpy()
+
+
 def check_tied(name, base, work):
     path = work / f"{name}-tied"
     make_peft(name, "embedding", base, path)
@@ -243,6 +274,7 @@ def main(checkpoints, work):
         if not runs_in_mlx(base):
             NOT_IN_MLX.add(base)
         checks += [] if base in NOT_IN_MLX else [(f"mlx {kind}", check_mlx, (name, kind, base, gguf_base, work)) for kind in ("lora", "dora")]
+        checks += [(f"trained {method}", check_trained, (name, method, base, gguf_base, work)) for method in ("lora", "rslora", "dora")]
         checks.append(("foreign", check_foreign_gguf, (name, base, gguf_base, work)))
         for kind, check, arguments in checks:
             try:
