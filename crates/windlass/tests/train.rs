@@ -160,3 +160,23 @@ fn dropout_is_the_same_for_the_same_seed() {
     assert_ne!(run(1, "lora", "qwen3-lora", "qwen3"), run(2, "lora", "qwen3-lora", "qwen3"));
     assert_eq!(run(1, "dora", "qwen2-dora", "qwen2"), run(1, "dora", "qwen2-dora", "qwen2"));
 }
+
+/// Packs of examples with one optimizer step for all of them: the loss is that of torch with each example alone, and the
+/// steps are those without packing.
+#[test]
+fn packs_have_the_losses_of_their_examples() {
+    let out = tempfile::tempdir().unwrap();
+    let all = Options {
+        steps: Some(3),
+        context: Some(64),
+        ..options(&golden("models/qwen3"), "qwen3-lora", "lora", &ALL, out.path())
+    };
+    let plain = losses(&Options { batch_size: 40, ..all.clone() }, None);
+    // 40 examples have 636 tokens, and come to 11 packs.
+    let packed = Options { batch_size: 11, packing: true, overwrite: true, ..all };
+    let found = losses(&packed, None);
+    let expected: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(golden("train/packing.json")).unwrap()).unwrap();
+    assert_near("torch", &[expected["loss"].as_f64().unwrap()], &found[..1], 1e-6);
+    assert_near("steps", &plain, &found, 1e-6);
+}
