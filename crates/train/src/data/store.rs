@@ -181,7 +181,7 @@ impl Collector {
         self.keep(example);
         if self.file.is_none() && self.words.len() as u64 * 4 > self.budget {
             let file = match &self.folder {
-                Some(folder) => tempfile::tempfile_in(folder),
+                Some(folder) => std::fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder)),
                 None => tempfile::tempfile(),
             };
             self.file = Some(file.map_err(spilling)?);

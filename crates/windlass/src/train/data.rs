@@ -143,8 +143,11 @@ pub fn prepare(model: &Model, options: &Options, context: usize, limits: &Limits
     let begun = Instant::now();
     let settings = options.data_settings();
     let words = Words::of(model, &settings, limits)?;
-    std::fs::create_dir_all(&options.out).map_err(|e| Error::io(&options.out, e))?;
     let mut list = Skipped { path: options.out.join("skipped.jsonl"), file: None };
+    // Of an earlier run here; anybody else's file of that name stays, and is an error once a row is passed over.
+    if options.overwrite || options.out.join("metrics.jsonl").exists() {
+        list.forget()?;
+    }
     let folder = Some(options.out.as_path());
     let mut read =
         |path: &Path| settings.read(path, &words, context, folder, &mut |file, bad| list.add(file, bad), limits);
@@ -166,11 +169,23 @@ struct Skipped {
 }
 
 impl Skipped {
+    /// Removes the list of an earlier run.
+    fn forget(&self) -> Result<()> {
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&self.path, error)),
+            _ => Ok(()),
+        }
+    }
+
     fn add(&mut self, path: &Path, bad: &Bad) -> Result<()> {
         let failed = |error| Error::io(&self.path, error);
         let file = match &mut self.file {
             Some(file) => file,
-            None => self.file.insert(File::create(&self.path).map_err(failed)?),
+            None => {
+                let folder = self.path.parent().unwrap_or(Path::new("."));
+                std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+                self.file.insert(File::create_new(&self.path).map_err(failed)?)
+            }
         };
         let (kind, number) = match bad.place {
             data::Place::Line(number) => ("line", number),
