@@ -58,6 +58,8 @@ pub struct Context {
     heeds: Arc<AtomicBool>,
     /// Whether a document with the error was printed.
     told: AtomicBool,
+    /// What is to be in the trace, where it is not everything up to the end.
+    recorded: Mutex<Option<monitor::Recording>>,
 }
 
 impl Context {
@@ -90,7 +92,14 @@ impl Context {
             }
         };
         ctrlc::set_handler(handler).map_err(|e| Error::new(windlass::Code::Failed, e.to_string()))?;
-        Ok(Context { globals, limits: Limits::default(), stop, heeds, told: AtomicBool::new(false) })
+        Ok(Context {
+            globals,
+            limits: Limits::default(),
+            stop,
+            heeds,
+            told: AtomicBool::new(false),
+            recorded: Mutex::new(None),
+        })
     }
 
     /// The flag that Ctrl-C sets, for a command that stops by itself when it is set.
@@ -180,7 +189,8 @@ impl Context {
     /// Ends the trace, if there is one, and writes it.
     pub fn finish(&self) -> Result<()> {
         let Some(path) = &self.globals.trace else { return Ok(()) };
-        let recording = monitor::stop();
+        let kept = self.recorded.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let recording = kept.unwrap_or_else(monitor::stop);
         let file = std::fs::File::create(path).map_err(|e| Error::io(path, e))?;
         recording.write_trace(std::io::BufWriter::new(file)).map_err(|e| Error::io(path, e))?;
         if self.globals.verbose {
@@ -194,6 +204,21 @@ impl Context {
                 Ok(())
             }
         }
+    }
+
+    /// Records nothing yet, where there is to be a trace.
+    pub fn pause_trace(&self) {
+        drop(monitor::stop());
+    }
+
+    /// Begins to record again.
+    pub fn resume_trace(&self) {
+        monitor::start(monitor::DEFAULT_CAPACITY);
+    }
+
+    /// Ends the recording: that is what will be in the trace.
+    pub fn end_trace(&self) {
+        *self.recorded.lock().unwrap_or_else(|e| e.into_inner()) = Some(monitor::stop());
     }
 
     /// Prints an error, unless a document has it already, and gives its exit code.

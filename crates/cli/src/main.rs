@@ -5,7 +5,9 @@ mod config;
 mod context;
 mod running;
 mod sampling;
+mod signals;
 mod size;
+mod steps;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -246,6 +246,11 @@ fn every_command_of_the_guide_to_running_works() {
     follow("run.md", 4);
 }
 
+#[test]
+fn every_command_of_the_guide_to_training_works() {
+    follow("train.md", 4);
+}
+
 /// Runs the commands of a page, of which there are more than `least`.
 fn follow(name: &str, least: usize) {
     let folder = tempfile::tempdir().unwrap();

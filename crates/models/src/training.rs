@@ -11,7 +11,7 @@ use windlass_tensor::Tensor;
 use crate::decoder::{Decoder, missing};
 use crate::lora::{Loras, Randomness, changed};
 use crate::loss::linear_cross_entropy;
-use crate::{Error, Weights};
+use crate::{Error, Weights, trace};
 
 /// Sequences of tokens that are run together.
 #[derive(Clone, Debug)]
@@ -92,6 +92,7 @@ impl Trainable {
     }
 
     fn layer(&self, tape: &Tape, pass: &Pass, layer: usize, hidden: &Var) -> Result<Var, Error> {
+        let _span = trace::layer(layer);
         let at = Some(layer);
         let normed = self.norm(tape, pass, Role::AttentionNorm, at, hidden)?;
         let attended = self.attend(tape, pass, layer, normed.as_ref().unwrap_or(hidden))?;

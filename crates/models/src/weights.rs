@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use windlass_catalog::{Architecture, Convention, Hyper, Order, Part, Piece, Role};
-use windlass_tensor::{Shape, Tensor};
+use windlass_tensor::{Provenance, Shape, Tensor};
 
 use crate::Error;
 
@@ -122,6 +122,7 @@ fn find(
             whole.rows(place.row..place.row + rows)?
         };
         let tensor = tensor.reshape(Shape::new(piece.shape.clone())?.dims().to_vec())?;
+        let tensor = tensor.with_provenance(Provenance::from_file("", &place.tensor));
         return Ok(Some(Weight { tensor, order: place.order, shift: place.shift }));
     }
     match places.first().filter(|_| piece.required) {

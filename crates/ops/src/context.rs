@@ -18,12 +18,20 @@ pub struct Context<'a, 's> {
     /// The one provider to use, whatever routes say.
     provider: Option<&'static str>,
     recorder: Option<&'a Recorder>,
+    watch: Option<&'a dyn Fn(&Call)>,
+}
+
+/// A call that was done, with its results.
+pub struct Call<'c> {
+    pub op: &'static Op,
+    pub inputs: &'c [&'c Tensor],
+    pub outputs: &'c [Tensor],
 }
 
 impl<'a, 's> Context<'a, 's> {
     /// Calls that run on the threads of `session`.
     pub fn new(session: &'a Session<'s>) -> Self {
-        Self { session, provider: None, recorder: None }
+        Self { session, provider: None, recorder: None, watch: None }
     }
 
     /// Wakes the process's team of threads for the calls of `work`.
@@ -39,6 +47,16 @@ impl<'a, 's> Context<'a, 's> {
     /// The same, with a receipt for every call.
     pub fn with_recorder(self, recorder: &'a Recorder) -> Self {
         Self { recorder: Some(recorder), ..self }
+    }
+
+    /// The same; `watch` sees every call after it was done.
+    pub fn with_watch(self, watch: &'a dyn Fn(&Call)) -> Self {
+        Self { watch: Some(watch), ..self }
+    }
+
+    /// Another one with the same threads and provider, which nobody is told of.
+    pub fn again(&self) -> Self {
+        Self { session: self.session, provider: self.provider, recorder: None, watch: None }
     }
 
     /// The threads.
@@ -108,6 +126,9 @@ impl<'a, 's> Context<'a, 's> {
         drop(span);
         if let Some((recorder, start)) = self.recorder.zip(start) {
             recorder.add(receipt(inquiry, &question, &candidate, fallback, args.outputs, start));
+        }
+        if let Some(watch) = self.watch {
+            watch(&Call { op: inquiry.op, inputs: inquiry.inputs, outputs: args.outputs });
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ pub mod survey;
 
 pub use args::Args;
 pub use attributes::{Attribute, Attributes, Value};
-pub use context::{Context, pool, zeros, zeros_of};
+pub use context::{Call, Context, pool, zeros, zeros_of};
 pub use error::Error;
 pub use gradient::{Backward, Gradient, Reads, Saved};
 pub use op::{Input, Inquiry, Op, OutputSpec, Tolerance};

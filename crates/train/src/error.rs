@@ -14,8 +14,11 @@ pub enum Error {
     #[error("{0}")]
     Data(String),
     /// A loss or gradient that is not a number.
-    #[error("step {step}: {what} is not a number; the batch has the rows {rows:?}")]
+    #[error("step {step}: {what}; the batch has the rows {rows:?} of the data, counted from 0")]
     NotANumber { step: u64, what: String, rows: Vec<usize> },
+    /// A state that is not one of this training.
+    #[error("the state does not belong to this training: {message}")]
+    State { message: String },
     #[error("{path}: {source}")]
     Io { path: String, source: std::io::Error },
     #[error(transparent)]

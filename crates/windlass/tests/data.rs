@@ -75,7 +75,8 @@ fn training_lists_skipped_rows_and_holds_out_a_part() {
         "packing": true, "steps": 1, "rank": 2, "context": 64,
     });
     let options = Options::from_keys(keys.as_object().unwrap().clone()).unwrap();
-    let observer = Observer { stop: &AtomicBool::new(false), memory_limit: None, threads: 2, step: &|_, _| {} };
+    let stop = AtomicBool::new(false);
+    let observer = Observer { threads: 2, ..Observer::new(&stop) };
     let run = |options: &Options| Context::here(|cx| train(cx, options, &Limits::default(), &observer));
     let report = run(&options).unwrap();
     assert_eq!((report.data.summary.skipped, report.data.summary.examples, report.data.units), (1, 2, 1));

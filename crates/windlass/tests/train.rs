@@ -19,12 +19,9 @@ fn golden(folder: &str) -> PathBuf {
 fn losses(options: &Options, provider: Option<&'static str>) -> Vec<f64> {
     register_providers();
     let found = Mutex::new(Vec::new());
-    let observer = Observer {
-        stop: &AtomicBool::new(false),
-        memory_limit: None,
-        threads: 2,
-        step: &|report, _| found.lock().unwrap().push(report.loss),
-    };
+    let stop = AtomicBool::new(false);
+    let observer =
+        Observer { threads: 2, step: &|report, _| found.lock().unwrap().push(report.loss), ..Observer::new(&stop) };
     Context::here(|cx| {
         let cx = match provider {
             Some(name) => Context::new(cx.session()).with_provider(name),
@@ -133,7 +130,8 @@ fn nothing_of_an_earlier_run_or_of_others_is_replaced_unasked() {
     let once = Options { steps: Some(1), ..options(&golden("models/qwen3"), "qwen3-lora", "lora", &ALL, out.path()) };
     losses(&once, None);
     let refused = |options: &Options| {
-        let observer = Observer { stop: &AtomicBool::new(false), memory_limit: None, threads: 2, step: &|_, _| {} };
+        let stop = AtomicBool::new(false);
+        let observer = Observer { threads: 2, ..Observer::new(&stop) };
         let run = Context::here(|cx| train(cx, options, &Limits::default(), &observer));
         run.err().map(|error| error.to_string()).unwrap_or_default()
     };

@@ -1,12 +1,14 @@
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use windlass::train::{Observer, Options};
+use windlass::train::{Every, Observer, Options};
 use windlass::{Code, Error, Result};
 
 use super::data::RowFlags;
 use crate::context::Context;
+use crate::steps::Steps;
 
 /// Fine-tune a model, plain or quantized, on a file of examples
 #[derive(clap::Args, Serialize)]
@@ -126,7 +128,7 @@ pub struct Train {
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     gradient_checkpointing: bool,
-    /// Examples to measure the loss on at the end
+    /// Examples to measure the loss on
     #[arg(long, env = "WINDLASS_EVAL_DATA", value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     eval_data: Option<PathBuf>,
@@ -137,6 +139,39 @@ pub struct Train {
     #[command(flatten)]
     #[serde(flatten)]
     rows: RowFlags,
+    /// When to write a checkpoint into DIR/checkpoints: after so many steps, or so much time (90s, 15m, 2h). SIGUSR1 asks for
+    /// one now; Ctrl-C and SIGTERM write one and end the training
+    #[arg(long, visible_alias = "save-every", env = "WINDLASS_CHECKPOINT_EVERY", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint_every: Option<Every>,
+    /// How many of the latest checkpoints stay [default: 2]
+    #[arg(long, visible_alias = "keep-last", env = "WINDLASS_KEEP", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep: Option<usize>,
+    /// Keep the checkpoint with the best evaluation, and write the adapter of that one
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    keep_best: bool,
+    /// Steps between evaluations [default: at the end only]
+    #[arg(long, env = "WINDLASS_EVAL_EVERY", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eval_every: Option<u64>,
+    /// End after so many evaluations without a better loss
+    #[arg(long, env = "WINDLASS_EARLY_STOP", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    early_stop: Option<u64>,
+    /// Leave out steps whose loss or gradient is not a number (at most ten in a row), instead of ending with what became that first
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    skip_nan: bool,
+    /// Steps that --trace shows, the first and the last of them; all, with loading, where they are not given
+    #[arg(long, env = "WINDLASS_TRACE_STEPS", value_name = "A..B", value_parser = window)]
+    #[serde(skip)]
+    trace_steps: Option<RangeInclusive<u64>>,
+    /// Go on from the latest checkpoint in the folder, as if there had been no end
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    resume: bool,
     /// Replace what is in the folder
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -150,22 +185,33 @@ pub struct Train {
 impl Train {
     pub fn run(self, context: &Context) -> Result<()> {
         let options = self.options()?;
-        let progress = context.progress_in("train", "steps");
-        let json = context.globals.json;
+        let shown = Steps::new(context);
         let step = |report: &windlass::training::StepReport, steps: u64| {
-            progress.show(report.step, steps);
-            if !json {
-                context.say(&format!(
-                    "step {}/{steps}  loss {:.4}  rate {:.2e}  gradient {:.3}  {:.0} tokens/s",
-                    report.step, report.loss, report.learning_rate, report.grad_norm, report.tokens_per_second
-                ));
+            shown.show(report, steps);
+            if self.trace_steps.as_ref().is_some_and(|window| report.step == *window.end()) {
+                context.end_trace();
             }
         };
+        let before = |step: u64| {
+            if self.trace_steps.as_ref().is_some_and(|window| step == *window.start()) {
+                context.resume_trace();
+            }
+        };
+        if self.trace_steps.is_some() {
+            if context.globals.trace.is_none() {
+                return Err(Error::usage("--trace-steps needs --trace FILE"));
+            }
+            context.pause_trace();
+        }
+        let checkpoint = crate::signals::on_user_signal()?;
         let observer = Observer {
             stop: context.heed_stop(),
+            checkpoint: &checkpoint,
             memory_limit: context.globals.memory_limit,
             threads: context.threads(),
+            before: &before,
             step: &step,
+            warn: &|text| context.say(&format!("warning: {text}")),
         };
         let result = context.compute(self.provider.as_deref(), |cx| {
             windlass::train::train(cx, &options, &context.limits, &observer)
@@ -194,5 +240,14 @@ impl Train {
             keys.insert("shuffle".into(), Value::Bool(!self.no_shuffle));
         }
         Options::from_keys(keys)
+    }
+}
+
+/// `3..5`: steps 3, 4 and 5.
+fn window(text: &str) -> std::result::Result<RangeInclusive<u64>, String> {
+    let bounds = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    match bounds {
+        Some((first, last)) if first >= 1 && first <= last => Ok(first..=last),
+        _ => Err(format!("{text:?} is not like 3..5: the first and the last step, from 1 on")),
     }
 }

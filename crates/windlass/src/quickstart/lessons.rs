@@ -112,15 +112,15 @@ impl Lessons<'_> {
             seed: 1,
             shuffle: true,
             checkpoint: false,
+            skip_nan: false,
         };
         let mut trainer = Trainer::new(trainable, parameters, Box::new(Adam::decoupled()), data.units(), how)?;
         let (mut first, mut last, mut tokens) = (f64::NAN, f64::NAN, 0);
         for step in 0..STEPS {
-            if self.watch.stop.load(std::sync::atomic::Ordering::Relaxed) {
-                return Err(Error::new(Code::Failed, "interrupted"));
-            }
             let rate = 3e-3 * ((step + 1) as f64 / 20.0).min(1.0) * (1.0 - step as f64 / STEPS as f64);
-            let report = trainer.step(cx, &data, rate)?;
+            let Some(report) = trainer.step(cx, &data, rate, self.watch.stop)? else {
+                return Err(Error::new(Code::Failed, "interrupted"));
+            };
             (first, last) = (if step == 0 { report.loss } else { first }, report.loss);
             tokens += report.tokens;
         }
@@ -172,7 +172,7 @@ impl Lessons<'_> {
             }
         };
         let observer =
-            train::Observer { stop: self.watch.stop, memory_limit: None, threads: self.options.threads, step: &watch };
+            train::Observer { threads: self.options.threads, step: &watch, ..train::Observer::new(self.watch.stop) };
         let report = train::train(cx, &options, &self.options.limits, &observer)?;
         let command = format!(
             "windlass train --model {} --data {} --out {} --method qlora --steps {LESSON} --batch-size 16 --context 64 \

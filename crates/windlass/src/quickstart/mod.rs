@@ -86,6 +86,8 @@ pub fn quickstart(
         .map_err(|e| Error::io(&marker, e))?;
     let text = folder.join("text.txt");
     std::fs::write(&text, model::CORPUS).map_err(|e| Error::io(&text, e))?;
+    let examples = folder.join("examples.jsonl");
+    std::fs::write(&examples, model::examples()).map_err(|e| Error::io(&examples, e))?;
     let mut tour = Tour { folder: folder.into(), steps: Vec::new() };
     let mut add = |step: Step| {
         show(&step);

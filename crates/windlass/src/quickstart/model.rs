@@ -13,6 +13,12 @@ use crate::{Code, Error, Result};
 
 /// The page that the tokenizer is trained on.
 pub(super) const CORPUS: &str = include_str!("corpus.txt");
+
+/// The paragraphs of the page, as examples to train on.
+pub(super) fn examples() -> String {
+    CORPUS.split("\n\n").map(|text| format!("{}\n", json!({ "text": text.trim() }))).collect()
+}
+
 const SPECIAL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 const TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 

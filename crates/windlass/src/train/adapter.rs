@@ -78,7 +78,7 @@ impl Output {
         let target = Target { tensors, files: vec![(adapter::CONFIG.into(), config)], ..Target::default() };
         let missing = || Error::new(Code::Failed, "safetensors is not registered");
         let layout = container("safetensors").ok_or_else(missing)?.layout(&target)?;
-        check_target(&path, &model.source, &layout, options.overwrite)?;
+        check_target(&path, &model.source, &layout, options.overwrite || options.resume)?;
         Ok(Output { path, layout, tensors: places })
     }
 

@@ -1,12 +1,18 @@
 //! `train`: a model learns from a file of examples.
 
 mod adapter;
+mod checkpoints;
+mod curve;
 pub mod data;
+mod evaluation;
+mod events;
+mod every;
+mod fingerprint;
+mod metrics;
 mod options;
+mod run;
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 use windlass_nn::optim::{Adam, Optimizer};
@@ -19,6 +25,13 @@ use crate::convert::Watch;
 use crate::load::{self, Strategy, load_watched};
 use crate::{Code, Error, Model, Result};
 
+use checkpoints::Checkpoints;
+use evaluation::Evaluation;
+use events::Events;
+use metrics::Metrics;
+use run::Run;
+
+pub use every::Every;
 pub use options::Options;
 
 /// What training came to.
@@ -29,10 +42,22 @@ pub struct Report {
     pub final_loss: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_loss: Option<f64>,
+    /// Whether training ended because the loss on kept examples did not get better.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stopped_early: bool,
+    /// The step with the best evaluation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best_step: Option<u64>,
     /// Where the adapter is.
     pub adapter: std::path::PathBuf,
     /// Numbers that were trained.
     pub trained: usize,
+    /// The step that the training went on after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed_from: Option<u64>,
+    /// The last checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<std::path::PathBuf>,
     pub peak_memory_bytes: u64,
     /// Of the files that were learned from.
     pub data: data::Figures,
@@ -42,25 +67,48 @@ pub struct Report {
 pub struct Observer<'a> {
     /// Set to stop after the step that runs.
     pub stop: &'a AtomicBool,
+    /// Set to have a checkpoint written after the step that runs.
+    pub checkpoint: &'a AtomicBool,
     pub memory_limit: Option<u64>,
     pub threads: usize,
+    /// Hears of every step before it is taken.
+    pub before: &'a dyn Fn(u64),
     /// Sees every step, and how many there are in all.
     pub step: &'a dyn Fn(&StepReport, u64),
+    /// Hears of what is odd, and no reason to fail.
+    pub warn: &'a dyn Fn(&str),
+}
+
+impl<'a> Observer<'a> {
+    /// One that is told nothing.
+    pub fn new(stop: &'a AtomicBool) -> Observer<'a> {
+        static NEVER: AtomicBool = AtomicBool::new(false);
+        Observer {
+            stop,
+            checkpoint: &NEVER,
+            memory_limit: None,
+            threads: 0,
+            before: &|_| {},
+            step: &|_, _| {},
+            warn: &|_| {},
+        }
+    }
 }
 
 /// Trains, and writes the adapter.
 pub fn train(cx: &Context, options: &Options, limits: &Limits, observer: &Observer) -> Result<Report> {
     let metrics_path = options.out.join("metrics.jsonl");
-    if metrics_path.exists() && !options.overwrite {
-        let message = format!("{} exists already", metrics_path.display());
-        return Err(Error::new(Code::Failed, message)
-            .at(&metrics_path)
-            .help("choose another --out, or add --overwrite"));
+    let earlier = [(metrics_path.exists(), &metrics_path), (Checkpoints::any(&options.out), &options.out)];
+    if let Some((_, path)) = earlier.iter().find(|(is, _)| *is && !options.overwrite && !options.resume) {
+        let message = format!("{} exists already", path.display());
+        let help = "go on with --resume, choose another --out, or add --overwrite";
+        return Err(Error::new(Code::Failed, message).at(path).help(help));
     }
     let model = Model::open(&options.model, limits)?;
     let context = context(&model, options.context)?;
     let prepared = data::prepare(&model, options, context, limits)?;
-    let (mut trainer, adapter) = trainer(cx, &model, options, context, prepared.data.units(), limits, observer)?;
+    let evaluation = Evaluation::new(options, prepared.eval.is_some())?;
+    let (trainer, adapter) = trainer(cx, &model, options, context, prepared.data.units(), limits, observer)?;
     let steps = steps(options, prepared.data.units());
     let schedule = Schedule {
         kind: Kind::named(&options.scheduler)?,
@@ -70,24 +118,40 @@ pub fn train(cx: &Context, options: &Options, limits: &Limits, observer: &Observ
     };
     std::fs::create_dir_all(&options.out).map_err(|e| Error::io(&options.out, e))?;
     let output = adapter::Output::plan(options.out.join("adapter"), &trainer.parameters, &adapter, &model, options)?;
-    let metrics = File::create(&metrics_path).map_err(|e| Error::io(&metrics_path, e))?;
-    let mut metrics = BufWriter::new(metrics);
-    let mut last = f64::NAN;
-    while trainer.steps() < steps && !observer.stop.load(Ordering::Relaxed) {
-        let rate = schedule.rate(trainer.steps());
-        let report = trainer.step(cx, &prepared.data, rate)?;
-        last = report.loss;
-        let line = serde_json::to_string(&report).map_err(|e| Error::new(Code::Failed, e.to_string()))?;
-        writeln!(metrics, "{line}").and_then(|()| metrics.flush()).map_err(|e| Error::io(&metrics_path, e))?;
-        (observer.step)(&report, steps);
-    }
-    let eval_loss = prepared.eval.map(|examples| trainer.evaluate(cx, &examples)).transpose()?;
+    let metrics = Metrics::open(metrics_path)?;
+    let settings = fingerprint::settings(options, context, steps, &model, &prepared.data)?;
+    let checkpoints = Checkpoints::new(&options.out, settings, options.keep);
+    let events = Events::begin(&options.out.join("tensorboard"))?;
+    let resumed = None;
+    let mut run = Run {
+        cx,
+        options,
+        observer,
+        trainer,
+        schedule,
+        data: &prepared.data,
+        eval: prepared.eval.as_ref(),
+        evaluation,
+        metrics,
+        events,
+        checkpoints,
+        resumed,
+    };
+    run.begin(limits)?;
+    run.steps()?;
+    let steps = run.trainer.steps();
+    let eval_loss = run.conclude(limits)?;
+    let trainer = &run.trainer;
     Ok(Report {
-        steps: trainer.steps(),
-        final_loss: last,
+        steps,
+        stopped_early: run.evaluation.is_over(),
+        best_step: run.evaluation.best().map(|(_, step)| step),
+        final_loss: run.metrics.points().last().map_or(f64::NAN, |point| point.loss),
         eval_loss,
         adapter: output.write(&trainer.parameters)?,
         trained: trainer.parameters.values(),
+        resumed_from: run.resumed,
+        checkpoint: run.checkpoints.last(),
         peak_memory_bytes: windlass_runtime::system::peak_memory().unwrap_or(0),
         data: prepared.figures,
     })
@@ -107,6 +171,13 @@ fn context(model: &Model, wanted: Option<usize>) -> Result<usize> {
     Ok(context)
 }
 
+/// What the base is quantized to while it is loaded.
+fn base_scheme(model: &Model, options: &Options) -> Option<String> {
+    let floats = model.source.tensors().iter().all(|entry| entry.element().dtype().is_some());
+    let quantized = matches!(options.method.as_str(), "qlora" | "qdora");
+    options.base_scheme.clone().or((quantized && floats).then(|| "nf4".into()))
+}
+
 fn steps(options: &Options, units: usize) -> u64 {
     let per_epoch = units.div_ceil(options.batch_size.max(1) * options.accumulate.max(1));
     options.steps.unwrap_or((options.epochs.unwrap_or(1.0) * per_epoch as f64).ceil() as u64)
@@ -122,23 +193,19 @@ fn trainer(
     observer: &Observer,
 ) -> Result<(Trainer, windlass_train::Adapter)> {
     let method = options.method.as_str();
-    let (quantized, dora, rslora) = match method {
-        "lora" => (false, false, false),
-        "qlora" => (true, false, false),
-        "dora" => (false, true, false),
-        "qdora" => (true, true, false),
-        "rslora" => (false, false, true),
+    let (dora, rslora) = match method {
+        "lora" | "qlora" => (false, false),
+        "dora" | "qdora" => (true, false),
+        "rslora" => (false, true),
         other => {
             let message = format!("the method {other:?} is not built; there are lora, qlora, dora, qdora, rslora");
             return Err(Error::usage(message));
         }
     };
-    let floats = model.source.tensors().iter().all(|entry| entry.element().dtype().is_some());
-    let scheme = options.base_scheme.clone().or((quantized && floats).then(|| "nf4".into()));
     let load_options = load::Options {
         context: Some(context),
         strategy: Strategy::Mapped,
-        scheme,
+        scheme: base_scheme(model, options),
         memory_limit: observer.memory_limit,
         unrounded: true,
         threads: observer.threads,
@@ -170,6 +237,7 @@ fn trainer(
         seed: options.seed,
         shuffle: options.shuffle,
         checkpoint: options.gradient_checkpointing,
+        skip_nan: options.skip_nan,
     };
     Ok((Trainer::new(trainable, parameters, optimizer, units, how)?, adapter))
 }

@@ -3,24 +3,40 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
+use super::Every;
 use super::data;
 use crate::{Error, Result};
 
 /// What to train, on what, and how. Keys of the file and flags of the command have these names.
-#[derive(Clone, Debug, Deserialize)]
+///
+/// What is written of them (into checkpoints) is what steps depend on.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// A file, a folder, or hf:ORG/NAME.
+    #[serde(skip_serializing)]
     pub model: String,
     /// A file of rows.
+    #[serde(skip_serializing)]
     pub data: PathBuf,
     /// A folder for the adapter, checkpoints and metrics.
+    #[serde(skip_serializing)]
     pub out: PathBuf,
     pub method: String,
+    #[serde(skip_serializing)]
     pub overwrite: bool,
+    /// Goes on from the latest checkpoint in `out`; from the beginning where there is none.
+    #[serde(skip_serializing)]
+    pub resume: bool,
+    /// When to write a checkpoint, beside the end and signals.
+    #[serde(alias = "save_every", skip_serializing)]
+    pub checkpoint_every: Option<Every>,
+    /// How many of the latest checkpoints stay.
+    #[serde(alias = "keep_last", skip_serializing)]
+    pub keep: usize,
     pub steps: Option<u64>,
     pub epochs: Option<f64>,
     pub batch_size: usize,
@@ -42,11 +58,16 @@ pub struct Options {
     pub alpha: Option<f64>,
     pub dropout: f64,
     pub target_modules: Vec<String>,
+    #[serde(serialize_with = "lossy")]
     pub init_adapter: Option<PathBuf>,
     /// A scheme that the base is quantized to while it is loaded.
     pub base_scheme: Option<String>,
+    #[serde(skip_serializing)]
     pub gradient_checkpointing: bool,
+    #[serde(skip_serializing)]
     pub eval_data: Option<PathBuf>,
+    /// Steps between evaluations.
+    #[serde(skip_serializing)]
     pub eval_every: Option<u64>,
     /// The part of the data that is held out to measure the loss on, from 0 to 1.
     pub eval_split: Option<f64>,
@@ -64,6 +85,14 @@ pub struct Options {
     pub packing: bool,
     pub max_rows: Option<u64>,
     pub skip_bad_rows: bool,
+    /// Evaluations without a better loss after which training ends.
+    #[serde(skip_serializing)]
+    pub early_stop: Option<u64>,
+    /// Keeps the checkpoint with the best evaluation, of which the adapter is written at the end.
+    #[serde(skip_serializing)]
+    pub keep_best: bool,
+    /// Leaves out steps whose loss or gradient is not a number.
+    pub skip_nan: bool,
 }
 
 impl Default for Options {
@@ -74,6 +103,9 @@ impl Default for Options {
             out: PathBuf::new(),
             method: "lora".into(),
             overwrite: false,
+            resume: false,
+            checkpoint_every: None,
+            keep: 2,
             steps: None,
             epochs: None,
             batch_size: 1,
@@ -108,6 +140,9 @@ impl Default for Options {
             packing: false,
             max_rows: None,
             skip_bad_rows: false,
+            early_stop: None,
+            keep_best: false,
+            skip_nan: false,
         }
     }
 }
@@ -129,6 +164,9 @@ impl Options {
         if options.steps.is_some() && options.epochs.is_some() {
             return Err(Error::usage("give --steps or --epochs, not both"));
         }
+        if options.resume && options.overwrite {
+            return Err(Error::usage("give --resume or --overwrite, not both"));
+        }
         Ok(options)
     }
 
@@ -144,6 +182,10 @@ impl Options {
             skip_bad_rows: self.skip_bad_rows,
         }
     }
+}
+
+fn lossy<S: serde::Serializer>(path: &Option<PathBuf>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.display().to_string()).serialize(serializer)
 }
 
 fn explain(message: &str) -> Error {
