@@ -130,9 +130,9 @@ def check_float(name, kind, base, gguf, work):
         errors["q4_k lost"] = report["relative_error"]
         windlass("convert", out / "base-q4_k.gguf", out / "base-f32.gguf", "--scheme", "f32")
         windlass("merge", out / "base-f32.gguf", out / "two.gguf", "--adapter", adapter, "--scheme", "f32")
-        windlass("convert", out / "two.gguf", out / "two-q4_k.gguf", "--scheme", "q4_k")
+        windlass("convert", out / "two.gguf", out / "floats-q4_k.gguf", "--scheme", "q4_k")
         touched = {t["name"] for t in report["merged"]}
-        assert not different(out / "merged-q4_k.gguf", out / "two-q4_k.gguf") & touched
+        assert not different(out / "merged-q4_k.gguf", out / "floats-q4_k.gguf") & touched
         assert not different(out / "merged-q4_k.gguf", out / "base-q4_k.gguf") - touched
     return errors
 
