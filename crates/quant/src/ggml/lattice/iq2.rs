@@ -5,11 +5,11 @@ use std::sync::LazyLock;
 use super::grids::{IQ2_S as POINTS_S, IQ2_XS as POINTS_XS, IQ2_XXS as POINTS_XXS};
 use super::magnitudes::{self, Coded, Magnitudes, SecondRound};
 use super::neighbours::Lattice;
-use super::{BLOCK, even_signs, put_signed, put_steps, signs_and_step};
+use super::{BLOCK, even_signs, put_signed, put_steps, signed, signs_and_step};
 use crate::Grid;
 use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
 use crate::ggml::codes::half_at;
-use crate::simd::per_level;
+use crate::simd::{per_level, turns};
 
 const BYTES_XXS: usize = 2 + 64;
 const BYTES_XS: usize = 2 + 64 + 8;
@@ -165,16 +165,22 @@ fn group_scale(scale: f32, bits: u32) -> f32 {
 
 per_level! {
     fn decode_xxs(bytes: &[u8], values: &mut [f32]) {
+        let n = turns(32);
         for (block, out) in bytes.as_chunks::<BYTES_XXS>().0.iter().zip(values.as_chunks_mut::<BLOCK>().0) {
             let scale = half_at(block, 0);
-            let groups = block[2..].as_chunks::<8>().0;
-            for ([i0, i1, i2, i3, signs @ ..], out) in groups.iter().zip(out.as_chunks_mut::<32>().0) {
+            let (mut points, mut scales) = ([0; BLOCK], [0.0; 8]);
+            let groups = block[2..].as_chunks::<8>().0.iter().zip(points.as_chunks_mut::<32>().0);
+            for (g, ([i0, i1, i2, i3, signs @ ..], points)) in groups.enumerate() {
                 let signs = u32::from_le_bytes(*signs);
-                let scale = group_scale(scale, signs >> 28);
-                for (l, index) in [i0, i1, i2, i3].into_iter().enumerate() {
-                    let point = POINTS_XXS[usize::from(*index)];
-                    put_signed(&mut out[8 * l..8 * l + 8], point, even_signs(signs >> (7 * l)), scale);
+                scales[g] = group_scale(scale, signs >> 28);
+                let indices = [i0, i1, i2, i3].into_iter().enumerate();
+                for ((l, index), point) in indices.zip(points.as_chunks_mut().0) {
+                    *point = signed(POINTS_XXS[usize::from(*index)], even_signs(signs >> (7 * l)));
                 }
+            }
+            let groups = points.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<32>().0);
+            for ((points, out), scale) in groups.zip(scales) {
+                put_signed(scale, &points[..n], &mut out[..n]);
             }
         }
     }
@@ -182,27 +188,38 @@ per_level! {
 
 per_level! {
     fn decode_xs(bytes: &[u8], values: &mut [f32]) {
+        let n = turns(16);
         for (block, out) in bytes.as_chunks::<BYTES_XS>().0.iter().zip(values.as_chunks_mut::<BLOCK>().0) {
-            let scale = half_at(block, 0);
-            for (l, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-                let code = u16::from_le_bytes([block[2 + 2 * l], block[3 + 2 * l]]);
-                let scale = group_scale(scale, u32::from(block[66 + l / 4] >> (4 * (l / 2 % 2))));
-                put_signed(out, POINTS_XS[usize::from(code & 511)], even_signs(u32::from(code >> 9)), scale);
+            let mut points = [0; BLOCK];
+            for (point, code) in points.as_chunks_mut().0.iter_mut().zip(block[2..66].as_chunks().0) {
+                let code = u16::from_le_bytes(*code);
+                *point = signed(POINTS_XS[usize::from(code & 511)], even_signs(u32::from(code >> 9)));
             }
+            put_groups(half_at(block, 0), &block[66..], &points, n, out);
         }
     }
 }
 
 per_level! {
     fn decode_s(bytes: &[u8], values: &mut [f32]) {
+        let n = turns(16);
         for (block, out) in bytes.as_chunks::<BYTES_S>().0.iter().zip(values.as_chunks_mut::<BLOCK>().0) {
-            let scale = half_at(block, 0);
-            for (l, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            let mut points = [0; BLOCK];
+            for (l, point) in points.as_chunks_mut().0.iter_mut().enumerate() {
                 let high = block[66 + l / 4] >> (2 * (l % 4)) & 3;
-                let scale = group_scale(scale, u32::from(block[74 + l / 4] >> (4 * (l / 2 % 2))));
-                let point = POINTS_S[usize::from(block[2 + l]) | usize::from(high) << 8];
-                put_signed(out, point, block[34 + l], scale);
+                *point = signed(POINTS_S[usize::from(block[2 + l]) | usize::from(high) << 8], block[34 + l]);
             }
+            put_groups(half_at(block, 0), &block[74..], &points, n, out);
         }
+    }
+}
+
+/// Groups of 16 values; `steps` has four bits for each. `n` is 16 too, see [`turns`].
+#[inline(always)]
+fn put_groups(scale: f32, steps: &[u8], points: &[u8; BLOCK], n: usize, out: &mut [f32; BLOCK]) {
+    let groups = points.as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<16>().0);
+    for (g, (points, out)) in groups.enumerate() {
+        let scale = group_scale(scale, u32::from(steps[g / 2] >> (4 * (g % 2))));
+        put_signed(scale, &points[..n], &mut out[..n]);
     }
 }

@@ -5,11 +5,11 @@ use std::sync::LazyLock;
 use super::grids::{IQ3_S as POINTS_S, IQ3_XXS as POINTS_XXS};
 use super::magnitudes::{self, Coded, Magnitudes, SecondRound};
 use super::neighbours::Lattice;
-use super::{BLOCK, even_signs, put_signed, put_steps, signs_and_step};
+use super::{BLOCK, even_signs, put_signed, put_steps, signed, signs_and_step};
 use crate::Grid;
 use crate::ggml::block::{BlockScheme, Encode, Weighted, blocks};
 use crate::ggml::codes::half_at;
-use crate::simd::per_level;
+use crate::simd::{per_level, turns};
 
 const BYTES_XXS: usize = 2 + 64 + 32;
 const BYTES_S: usize = 2 + 64 + 8 + 32 + 4;
@@ -128,34 +128,51 @@ fn pair([a, b, c, d]: [u8; 4], [e, f, g, h]: [u8; 4]) -> [u8; 8] {
 
 per_level! {
     fn decode_xxs(bytes: &[u8], values: &mut [f32]) {
+        let n = turns(32);
         for (block, out) in bytes.as_chunks::<BYTES_XXS>().0.iter().zip(values.as_chunks_mut::<BLOCK>().0) {
             let scale = half_at(block, 0);
+            let (mut points, mut scales) = ([0; BLOCK], [0.0; 8]);
             let (indices, signs) = block[2..].split_at(64);
             let groups = indices.as_chunks::<8>().0.iter().zip(signs.as_chunks::<4>().0);
-            for ((indices, signs), out) in groups.zip(out.as_chunks_mut::<32>().0) {
+            for (g, ((indices, signs), points)) in groups.zip(points.as_chunks_mut::<32>().0).enumerate() {
                 let signs = u32::from_le_bytes(*signs);
-                let scale = scale * (0.5 + (signs >> 28) as f32) * 0.5;
-                for l in 0..4 {
-                    let point = |i: u8| POINTS_XXS[usize::from(i)];
-                    let points = pair(point(indices[2 * l]), point(indices[2 * l + 1]));
-                    put_signed(&mut out[8 * l..8 * l + 8], points, even_signs(signs >> (7 * l)), scale);
+                scales[g] = scale * (0.5 + (signs >> 28) as f32) * 0.5;
+                for (l, point) in points.as_chunks_mut().0.iter_mut().enumerate() {
+                    let half = |i: u8| POINTS_XXS[usize::from(i)];
+                    let both = pair(half(indices[2 * l]), half(indices[2 * l + 1]));
+                    *point = signed(both, even_signs(signs >> (7 * l)));
                 }
             }
+            put_groups(&points, &scales, n, out);
         }
     }
 }
 
 per_level! {
     fn decode_s(bytes: &[u8], values: &mut [f32]) {
+        let n = turns(32);
         for (block, out) in bytes.as_chunks::<BYTES_S>().0.iter().zip(values.as_chunks_mut::<BLOCK>().0) {
             let scale = half_at(block, 0);
-            for (l, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            let (mut points, mut scales) = ([0; BLOCK], [0.0; 8]);
+            for (l, point) in points.as_chunks_mut().0.iter_mut().enumerate() {
                 let high = usize::from(block[66 + l / 4] >> (2 * (l % 4)));
                 let first = POINTS_S[usize::from(block[2 + 2 * l]) | (high & 1) << 8];
                 let second = POINTS_S[usize::from(block[3 + 2 * l]) | (high >> 1 & 1) << 8];
-                let steps = block[106 + l / 8] >> (4 * (l / 4 % 2)) & 15;
-                put_signed(out, pair(first, second), block[74 + l], scale * f32::from(1 + 2 * steps));
+                *point = signed(pair(first, second), block[74 + l]);
             }
+            for (g, group) in scales.iter_mut().enumerate() {
+                *group = scale * f32::from(1 + 2 * (block[106 + g / 2] >> (4 * (g % 2)) & 15));
+            }
+            put_groups(&points, &scales, n, out);
         }
+    }
+}
+
+/// Groups of 32 values. `n` is 32 too, see [`turns`].
+#[inline(always)]
+fn put_groups(points: &[u8; BLOCK], scales: &[f32; 8], n: usize, out: &mut [f32; BLOCK]) {
+    let groups = points.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<32>().0);
+    for ((points, out), scale) in groups.zip(scales) {
+        put_signed(*scale, &points[..n], &mut out[..n]);
     }
 }

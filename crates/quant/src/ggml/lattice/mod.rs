@@ -30,23 +30,36 @@ static SPREAD: [u64; 256] = {
     spread
 };
 
-/// Eight values: coordinates of lattice points, from 1 to 127, times a scale; a set bit negates.
+/// Eight coordinates of a lattice point, from 1 to 127, in two's complement; a set bit negates.
 #[inline(always)]
-fn put_signed(out: &mut [f32], point: [u8; 8], signs: u8, scale: f32) {
+fn signed(point: [u8; 8], signs: u8) -> [u8; 8] {
     let negated = SPREAD[usize::from(signs)];
-    // Two's complement; no byte is 0, so that nothing is carried.
-    let signed = (u64::from_le_bytes(point) ^ negated) + (negated & 0x0101_0101_0101_0101);
-    for (out, coordinate) in out.iter_mut().zip(signed.to_le_bytes()) {
-        *out = scale * f32::from(coordinate as i8);
+    // No byte is 0, so that nothing is carried.
+    ((u64::from_le_bytes(point) ^ negated) + (negated & 0x0101_0101_0101_0101)).to_le_bytes()
+}
+
+/// Values of a group: [`signed`] coordinates times a scale.
+#[inline(always)]
+fn put_signed(scale: f32, coordinates: &[u8], out: &mut [f32]) {
+    for (out, coordinate) in out.iter_mut().zip(coordinates) {
+        *out = scale * f32::from(*coordinate as i8);
     }
 }
 
 /// Signs of eight values from seven bits: their number is even.
 #[inline(always)]
 fn even_signs(bits: u32) -> u8 {
-    let bits = bits as u8 & 127;
-    bits | ((bits.count_ones() & 1) << 7) as u8
+    EVEN[bits as usize & 127]
 }
+
+static EVEN: [u8; 128] = {
+    let (mut even, mut bits) = ([0; 128], 0);
+    while bits < 128u8 {
+        even[bits as usize] = bits | ((bits.count_ones() & 1) << 7) as u8;
+        bits += 1;
+    }
+    even
+};
 
 /// Seven signs of each of four points, and the step of their group in the top four bits.
 #[inline(always)]
