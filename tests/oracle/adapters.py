@@ -74,7 +74,10 @@ def logits_by_llama_cpp(base, path):
 def load_mlx(base):
     # mlx_lm looks for the base of the rotary frequencies where transformers kept it before its version 5.
     config = json.loads((base / "config.json").read_text())
-    return mlx_lm.load(str(base), model_config={k: v for k, v in config.get("rope_parameters", {}).items() if k == "rope_theta"})[0]
+    older = {k: v for k, v in config.get("rope_parameters", {}).items() if k == "rope_theta"}
+    # So it does the number of experts.
+    older |= {"num_experts": config["num_local_experts"]} if "num_local_experts" in config else {}
+    return mlx_lm.load(str(base), model_config=older)[0]
 
 
 def logits_by_mlx(base, path):
@@ -94,10 +97,11 @@ def runs_in_mlx(base):
         return False
 
 
-def make_mlx(base, path, kind):
+def make_mlx(base, path, kind, keys=None):
     model = load_mlx(base)
     mx.random.seed(3)
-    parameters = dict(rank=8, scale=2.5, dropout=0.0, keys=["self_attn.qkv_proj" if "fused" in base.name else "self_attn.q_proj", "mlp.down_proj"])
+    keys = keys or ["self_attn.qkv_proj" if "fused" in base.name else "self_attn.q_proj", "mlp.down_proj"]
+    parameters = dict(rank=8, scale=2.5, dropout=0.0, keys=keys)
     mlx_lm.tuner.utils.linear_to_lora_layers(model, 2, parameters, use_dora=kind == "dora")
     leaves = dict(mlx.utils.tree_flatten(model.parameters()))
     leaves = {k: v for k, v in leaves.items() if k.rsplit(".", 1)[-1] in ("lora_a", "lora_b", "m")}
@@ -176,6 +180,27 @@ def check_mlx(name, kind, base, gguf_base, work):
         errors["llama.cpp"] = closest(logits_by_llama_cpp(gguf_base, out / "a.gguf"), expected, "llama.cpp")
         windlass("convert", out / "a.gguf", out / "gguf-mlx", "--to", "mlx")
         check_mlx_equal(path, out / "gguf-mlx")
+    return errors
+
+
+def check_experts(name, base, gguf_base, work):
+    """Experts of a layer together in MLX and GGUF, one by one in PEFT, which stacks them when it loads them."""
+    path, out = work / f"{name}-experts", work / f"{name}-experts-out"
+    mlp = "block_sparse_moe" if name == "mixtral" else "mlp"
+    make_mlx(base, path, "lora", ["self_attn.q_proj"] + [f"{mlp}.switch_mlp.{p}_proj" for p in ("gate", "up", "down")])
+    out.mkdir()
+    expected = logits_by_mlx(base, path)
+    plain = distance(logits_of_base(base), expected)
+    assert plain > 1e-2, ("the adapter does nothing", plain)
+    windlass("convert", path, out / "peft", "--config-from", base)
+    errors = {"peft": closest(logits_by_peft(base, out / "peft"), expected, "peft")}
+    windlass("convert", path, out / "a.gguf", "--config-from", base)
+    errors["llama.cpp"] = closest(logits_by_llama_cpp(gguf_base, out / "a.gguf"), expected, "llama.cpp")
+    for source in ("peft", "a.gguf"):
+        windlass("convert", out / source, out / f"{source}-mlx", "--to", "mlx", "--config-from", base)
+        check_mlx_equal(path, out / f"{source}-mlx")
+    windlass("convert", out / "a.gguf", out / "a-peft", "--to", "safetensors", "--config-from", base)
+    check_equal(out / "peft", out / "a-peft", "adapter_model.safetensors")
     return errors
 
 
@@ -259,14 +284,28 @@ def logits_of_base(base):
     return BASES[base]
 
 
+def run(name, kind, check, arguments):
+    """Whether the check failed."""
+    try:
+        errors = check(*arguments)
+        print(f"ok      {name:10} {kind:10}", *(f"{k} {v:.1e}" for k, v in errors.items()), flush=True)
+        return False
+    except Exception as e:
+        print(f"FAILED  {name:10} {kind}: {type(e).__name__}: {str(e)[:400]}", flush=True)
+        return True
+
+
 def main(checkpoints, work):
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     mx.set_default_device(mx.cpu)
     failed = 0
-    for base in sorted(p for p in checkpoints.iterdir() if p.name in MODELS):
+    for base in sorted(p for p in checkpoints.iterdir() if p.name in MODELS | OF_EXPERTS):
         name, gguf_base = base.name, work / f"{base.name}.gguf"
         windlass("convert", base, gguf_base, "--scheme", "f32")
+        if name in OF_EXPERTS:
+            failed += run(name, "experts", check_experts, (name, base, gguf_base, work))
+            continue
         checks = [(kind, check_peft, (name, kind, base, gguf_base, work)) for kind in KINDS
                   if kind != "embedding" or name in UNTIED]
         # llama.cpp applies a change of a shared embedding to the output too, and stops.
@@ -277,15 +316,11 @@ def main(checkpoints, work):
         checks += [(f"trained {method}", check_trained, (name, method, base, gguf_base, work)) for method in ("lora", "rslora", "dora")]
         checks.append(("foreign", check_foreign_gguf, (name, base, gguf_base, work)))
         for kind, check, arguments in checks:
-            try:
-                errors = check(*arguments)
-                print(f"ok      {name:10} {kind:10}", *(f"{k} {v:.1e}" for k, v in errors.items()), flush=True)
-            except Exception as e:
-                failed += 1
-                print(f"FAILED  {name:10} {kind}: {type(e).__name__}: {str(e)[:400]}", flush=True)
+            failed += run(name, kind, check, arguments)
     sys.exit(f"{failed} failed" if failed else 0)
 
 
+OF_EXPERTS = {"qwen3moe", "mixtral"}
 MODELS = {"llama", "qwen2", "qwen3", "fused", "phi3", "gemma2", "gemma3"}
 
 if __name__ == "__main__":

@@ -242,19 +242,19 @@ fn fits(source: &Source, chosen: &Chosen, moved: &[Moved]) -> Result<bool> {
 
 /// Whether the factor A of a module is zero from row `rank` on.
 fn is_zero_from(source: &Source, module: &Moved, rank: usize) -> Result<bool> {
-    let rows = module.rank - rank;
-    let [segment] = module.a.as_slice() else { return Ok(false) };
-    let segment = Segment { first: 0, rows, source_first: segment.source_first + rank, ..segment.clone() };
-    let turned = module.source_turned[0];
-    let factor =
-        Factor { entry: segment.entry, source_turned: turned, turned: false, segments: vec![segment], scale: 1.0 };
+    let (rows, turned) = (module.rank - rank, module.source_turned[0]);
     let pool = Pool::new(64 << 20);
     let reader = Reader { source, pool: &pool, waits: false };
     let mut values = vec![0.0f32; module.inputs];
-    for row in 0..rows {
-        factor.read(&reader, &[rows, module.inputs], row, &mut values)?;
-        if values.iter().any(|v| *v != 0.0) {
-            return Ok(false);
+    for expert in module.experts_of_a() {
+        let segment = Segment { first: 0, rows, source_first: expert.source_first + rank, ..expert };
+        let factor =
+            Factor { entry: segment.entry, source_turned: turned, turned: false, segments: vec![segment], scale: 1.0 };
+        for row in 0..rows {
+            factor.read(&reader, &[rows, module.inputs], row, &mut values)?;
+            if values.iter().any(|v| *v != 0.0) {
+                return Ok(false);
+            }
         }
     }
     Ok(true)
@@ -278,9 +278,8 @@ fn factors(
         shape
     };
     // Padding or cutting the rank moves the rows of every expert but the first.
-    let restack =
-        |s: &Segment| Segment { first: s.first / module.rank * rank, rows: rank.min(module.rank), ..s.clone() };
-    let a = module.a.iter().map(restack).collect();
+    let restack = |s: Segment| Segment { first: s.first / module.rank * rank, rows: rank.min(module.rank), ..s };
+    let a = module.experts_of_a().map(restack).collect();
     let make = |which, shape: Vec<usize>, segments: Vec<Segment>, turned: [bool; 2], scale: f64, same_rank: bool| {
         let name = to.tensor_name(&module.name, module.form, which);
         let plain = !turned[0] && !turned[1] && scale == 1.0 && same_rank;

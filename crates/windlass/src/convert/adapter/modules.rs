@@ -155,6 +155,18 @@ fn check<'a>(source: &Source, module: &Module, piece: &'a Known, to: Style) -> R
     Ok(target)
 }
 
+impl Moved {
+    /// The rows of A that belong to each expert, where those of several follow each other in one segment.
+    pub(super) fn experts_of_a(&self) -> impl Iterator<Item = Segment> {
+        self.a.iter().flat_map(|s| {
+            (0..s.rows / self.rank).map(|i| {
+                let (first, source_first) = (s.first + i * self.rank, s.source_first + i * self.rank);
+                Segment { first, source_first, rows: self.rank, ..s.clone() }
+            })
+        })
+    }
+}
+
 fn begin(module: &Module, piece: &Known, target: &Place, name: String, from: Style) -> Moved {
     let form = match (piece.embedding, target.shape.len()) {
         (true, _) => Form::Embedding,
