@@ -72,6 +72,9 @@ fn detect() -> Level {
 /// A function that is generic in the vectors it uses. `run` must be `#[inline(always)]`, and so must all that it calls
 /// with vectors: they become part of a function that is compiled for the instruction set.
 pub(crate) trait Kernel {
+    /// Whether it has dot products of bytes: only then is it compiled for the level that has instructions for them.
+    const DOTS: bool = false;
+
     /// # Safety
     /// The processor has the instructions of `S`; and what the kernel itself asks for.
     unsafe fn run<S: Simd>(self);

@@ -170,6 +170,33 @@ fn check(matrix: &Matrix, ms: &[usize]) {
             let what = format!("{:?} {level:?} {}x{} m={m}", matrix.element, matrix.rows, matrix.columns);
             let tolerance = tolerance(&matrix.element);
             assert!(error < tolerance, "{what}: {error:e}");
+            let y = with_level(level, || multiply(&matrix.linear().exact(), &x, *m, 2));
+            let error = self::error(matrix, &x, &y);
+            assert!(error < 1e-5, "{what} with floats: {error:e}");
+            with_level(level, || check_back(matrix, *m, &what));
+        }
+    }
+}
+
+/// Products with the weights as they stand, added to something.
+fn check_back(matrix: &Matrix, m: usize, what: &str) {
+    let linear = matrix.linear().exact();
+    if !linear.goes_back() {
+        return;
+    }
+    let x = activations(m, matrix.rows);
+    let mut y = vec![0.5; m * matrix.columns];
+    Team::new(2).enter(|session| linear.back(&x, m, &mut y, true, session)).unwrap();
+    for (x, y) in x.chunks(matrix.rows).zip(y.chunks(matrix.columns)) {
+        for (column, y) in y.iter().enumerate().step_by(7) {
+            let (mut sum, mut size) = (0.5, 1.0);
+            for (x, row) in x.iter().zip(matrix.values.chunks(matrix.columns)) {
+                let product = f64::from(*x) * f64::from(row[column]);
+                sum += product;
+                size += product * product;
+            }
+            let error = (sum - f64::from(*y)).abs() / f64::sqrt(size);
+            assert!(error < 1e-5, "{what} back: {error:e}");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::mem::take;
 use windlass_runtime::scheduler::Session;
 
 use crate::Error;
+use crate::gemm::Tiles;
 use crate::isa::{Kernel, Level, dispatch, level};
 use crate::math::fold;
 use crate::simd::Simd;
@@ -125,6 +126,12 @@ impl Activations {
     /// The form that they were prepared in.
     pub fn form(&self) -> Form {
         self.form
+    }
+
+    /// The tiles of activations that are floats.
+    pub(super) fn floats(&self) -> Tiles<'_> {
+        let values = bytemuck::cast_slice(&self.values);
+        Tiles { level: self.level, values, height: self.height, rows: self.rows, inner: self.columns }
     }
 
     /// Number of tiles.

@@ -11,8 +11,6 @@ use crate::simd::{Simd, tile_pieces, transpose};
 
 /// The scales of a matrix.
 pub(super) struct Apart<'a> {
-    /// All planes of the matrix, codes first.
-    pub planes: Vec<&'a [u8]>,
     pub scales: Numbers<'a>,
     /// What scales are multiplied by.
     pub factor: f32,

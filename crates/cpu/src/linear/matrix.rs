@@ -135,6 +135,8 @@ struct Product<'a, C> {
 }
 
 impl<C: Codes> Kernel for Product<'_, C> {
+    const DOTS: bool = true;
+
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self) {
         let few = self.x.height == 1;
@@ -389,6 +391,8 @@ struct Micro<const M: usize, const SHARED: usize, const WORDS: usize, const MINS
 impl<const M: usize, const SHARED: usize, const WORDS: usize, const MINS: bool, const WIDE: bool> Kernel
     for Micro<M, SHARED, WORDS, MINS, WIDE>
 {
+    const DOTS: bool = true;
+
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: the arguments fit the tile.

@@ -9,6 +9,7 @@ use windlass_runtime::scheduler::Session;
 use windlass_tensor::{DType, Element, PackedLayout};
 
 use crate::Error;
+use crate::gemm::{Left, Matrix};
 use crate::simd::Simd;
 use crate::span::Span;
 
@@ -17,13 +18,14 @@ mod ahead;
 mod apart;
 mod codes;
 mod dense;
+mod exact;
 mod matrix;
 mod planes;
 mod vector;
 
 pub use activations::{Activations, Form};
+use codes::Entry;
 pub(crate) use dense::decode;
-pub(crate) use dense::matrix::{Arguments as TileArguments, multiply as multiply_tile};
 
 /// Rows of weights that are worked on together at most: two vectors of the widest level.
 const PANEL: usize = 32;
@@ -37,7 +39,9 @@ pub struct Linear<'a> {
 
 enum Weights<'a> {
     /// Codes that are multiplied as integers.
-    Codes(&'static codes::Entry, Rows<'a>),
+    Codes(&'static Entry, Rows<'a>),
+    /// Codes that become floats.
+    Exact(codes::Exact, Rows<'a>),
     /// Floats of this type.
     Dense(DType, Rows<'a>),
     /// Floats of eight bits with scales.
@@ -100,14 +104,17 @@ impl<'a> Linear<'a> {
         Ok(Weights::Codes(entry, Rows { apart: Some(apart), ..codes }))
     }
 
-    /// The same weights for activations that are not rounded: schemes are decoded to floats.
-    pub fn exact(mut self, element: &Element) -> Self {
-        if let (Weights::Codes(_, rows), Element::Packed(layout)) = (&self.weights, element)
-            && let Some(packing) = layout.as_any().downcast_ref::<Packing>()
-        {
-            let planes = rows.apart.as_ref().map_or_else(|| vec![rows.bytes], |apart| apart.planes.clone());
-            self.weights = Weights::Decoded(*packing, planes);
-        }
+    /// The same weights for activations that are not rounded.
+    pub fn exact(mut self) -> Self {
+        self.weights = match self.weights {
+            Weights::Codes(entry, mut rows) => {
+                if let (Some(apart), Some(factor)) = (&mut rows.apart, entry.exact.factor) {
+                    apart.factor = factor;
+                }
+                Weights::Exact(entry.exact, rows)
+            }
+            other => other,
+        };
         self
     }
 
@@ -125,7 +132,7 @@ impl<'a> Linear<'a> {
     pub fn form(&self) -> Form {
         match &self.weights {
             Weights::Codes(entry, _) => entry.form,
-            Weights::Dense(..) | Weights::Scaled(_) | Weights::Decoded(..) => Form::Floats,
+            Weights::Exact(..) | Weights::Dense(..) | Weights::Scaled(_) | Weights::Decoded(..) => Form::Floats,
         }
     }
 
@@ -149,9 +156,39 @@ impl<'a> Linear<'a> {
         let y = Output { y: Span::of(y), rows: self.rows };
         match &self.weights {
             Weights::Codes(entry, weights) => (entry.apply)(weights, x, &y, session),
+            Weights::Exact(exact, weights) => (exact.forward)(weights, x.floats(), self.rows, &y.y, session),
             Weights::Dense(dtype, weights) => dense::apply(*dtype, weights, x, &y, session),
             Weights::Scaled(weights) => dense::apply_scaled(weights, x, &y, session),
             Weights::Decoded(packing, planes) => dense::apply_decoded(packing, planes, x, &y, session)?,
+        }
+        Ok(())
+    }
+
+    /// Whether [`Linear::back`] has kernels for the weights.
+    pub fn goes_back(&self) -> bool {
+        !matches!(self.weights, Weights::Scaled(_) | Weights::Decoded(..))
+    }
+
+    /// `y = x W`, added to what is there with `add`, for `m` rows: `x` is `[m][rows]`, `y` is `[m][columns]`. Activations
+    /// are not rounded.
+    pub fn back(&self, x: &[f32], m: usize, y: &mut [f32], add: bool, session: &Session<'_>) -> Result<(), Error> {
+        for (what, expected, found) in [
+            ("activations", m.saturating_mul(self.rows), x.len()),
+            ("results", m.saturating_mul(self.columns), y.len()),
+        ] {
+            if expected != found || m == 0 {
+                return Err(Error::Size { what, expected, found });
+            }
+        }
+        let left = Left::gather(&Matrix::of_rows(x, self.rows), m, self.rows, session);
+        let (x, y, columns) = (left.tiles(), Span::of(y), self.columns);
+        match &self.weights {
+            Weights::Codes(Entry { exact, .. }, weights) | Weights::Exact(exact, weights) => {
+                (exact.back)(weights, x, columns, &y, add, session);
+            }
+            Weights::Dense(dtype, weights) => dense::back(*dtype, weights, x, columns, &y, add, session),
+            Weights::Scaled(_) => return Err(Error::Element("a scheme of 8-bit floats".into())),
+            Weights::Decoded(packing, _) => return Err(Error::Element(packing.scheme.name().into())),
         }
         Ok(())
     }

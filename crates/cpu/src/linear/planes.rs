@@ -21,7 +21,7 @@ pub(super) fn floats<'a>(packing: &Packing, planes: &[&'a [u8]], rows: usize, co
         _ => return None,
     };
     let (scales, factor, per_row) = (Numbers { kind, bytes }, FLOAT8, columns.div_ceil(group));
-    let apart = Apart { planes: planes.to_vec(), scales, factor, nested: None, mins: None, rows, band, group, per_row };
+    let apart = Apart { scales, factor, nested: None, mins: None, rows, band, group, per_row };
     columns.is_multiple_of(32).then_some(apart)
 }
 
@@ -41,7 +41,6 @@ pub(super) fn parts<'a>(
     let plane = |index: usize, kind: Kind| Some(Numbers { kind, bytes: planes.get(index)? });
     let apart = |scales: Numbers<'a>, factor: f32, mins: Option<(Numbers<'a>, Min)>| {
         Some(Apart {
-            planes: planes.to_vec(),
             scales,
             factor,
             nested: None,

@@ -30,6 +30,8 @@ struct Product<'a, C> {
 }
 
 impl<C: Codes> Kernel for Product<'_, C> {
+    const DOTS: bool = true;
+
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let mut first = self.rows.start;

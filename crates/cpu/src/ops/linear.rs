@@ -26,7 +26,7 @@ fn run(args: &mut Args) -> Result<(), Error> {
         let bytes = bytes.ok_or_else(|| failed(op, "weights are not in host memory"))?;
         let rows = weight.shape().rows();
         let linear = Linear::new(weight.element(), &bytes, rows, columns).map_err(|e| failed(op, e))?;
-        let linear = if exact { linear.exact(weight.element()) } else { linear };
+        let linear = if exact { linear.exact() } else { linear };
         let form = linear.form();
         if !prepared.iter().any(|activations| activations.form() == form) {
             prepared.push(Activations::new(form, &x, m, columns, session).map_err(|e| failed(op, e))?);

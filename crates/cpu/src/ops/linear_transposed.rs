@@ -1,18 +1,17 @@
-//! Products with weights as they stand: what flows back through linear maps. Packed weights are decoded some rows at a
-//! time, to memory that stays in the cache.
+//! Products with weights as they stand: what flows back through linear maps. Schemes without kernels are decoded some rows
+//! at a time, to memory that stays in the cache.
 
-use std::ops::Range;
 use std::sync::Mutex;
 
 use windlass_ops::{Args, Error, Inquiry, Kernel};
-use windlass_quant::{Packing, float};
+use windlass_quant::Packing;
 use windlass_tensor::{DType, Element, Tensor};
 
 use super::failed;
 use super::linear::planes;
-use crate::gemm::{Left, Matrix, Right, Room, multiply, panel_width};
+use crate::gemm::{Left, Matrix, Panels, Room, multiply, panel_width};
 use crate::isa::level;
-use crate::linear::decode;
+use crate::linear::{Linear, decode};
 use crate::span::Span;
 
 pub(super) const KERNEL: Kernel = Kernel { op: "linear_transposed", supports, run };
@@ -41,26 +40,21 @@ fn run(args: &mut Args) -> Result<(), Error> {
     let bytes: Option<Vec<&[u8]>> = planes.iter().map(|plane| plane.bytes()).collect();
     let bytes = bytes.ok_or_else(|| failed(op, "weights are not in host memory"))?;
     let rows = x.len() / inside;
-    let left = Left::gather(&Matrix::of_rows(&x, inside), rows, inside, session);
     let out = args.output(0)?;
     if let Some(plus) = &plus {
         out.copy_from_slice(plus);
     }
-    let y = Span::of(out);
-    if let (Element::Plain(DType::F32), Ok(values)) = (weight.element(), bytemuck::try_cast_slice::<u8, f32>(bytes[0]))
-    {
-        let right = Right::Matrix(Matrix::of_rows(values, columns));
-        multiply(&left, 0..inside, &right, columns, &y, plus.is_some(), session);
-        return Ok(());
+    let linear = Linear::new(weight.element(), &bytes, inside, columns).map_err(|e| failed(op, e))?.exact();
+    if linear.goes_back() {
+        return linear.back(&x, rows, out, plus.is_some(), session).map_err(|e| failed(op, e));
     }
-    let stored = match weight.element() {
-        Element::Plain(dtype) => Stored::Floats(*dtype, bytes[0]),
-        Element::Packed(layout) => match layout.as_any().downcast_ref::<Packing>() {
-            Some(packing) => Stored::Packed(*packing, bytes),
-            None => return Err(failed(op, format!("{} cannot be decoded", layout.name()))),
-        },
+    let (left, y) = (Left::gather(&Matrix::of_rows(&x, inside), rows, inside, session), Span::of(out));
+    let packing = match weight.element() {
+        Element::Packed(layout) => layout.as_any().downcast_ref::<Packing>(),
+        Element::Plain(_) => None,
     };
-    let together = stored.together(columns);
+    let packing = packing.ok_or_else(|| failed(op, "the weights cannot be decoded"))?;
+    let together = packing.scheme.row_granularity(columns).max(1);
     let (width, padded) = (panel_width(level()), columns.next_multiple_of(panel_width(level())));
     let block = (BLOCK / columns).max(1).next_multiple_of(together).min(inside.next_multiple_of(together));
     let mut panels = Room::new(block * padded);
@@ -75,8 +69,9 @@ fn run(args: &mut Args) -> Result<(), Error> {
             for first in rows.clone().step_by(near) {
                 let rows = first..(first + near).min(rows.end);
                 let mut values = Room::new(rows.len() * columns);
-                if let Err(error) = stored.decode(columns, start + rows.start..start + rows.end, &mut values) {
-                    *failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
+                let all = start + rows.start..start + rows.end;
+                if let Err(error) = decode(packing, &bytes, columns, &all, &mut values) {
+                    *failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(failed(op, error));
                     return;
                 }
                 for (row, values) in rows.zip(values.chunks_exact(columns)) {
@@ -87,8 +82,8 @@ fn run(args: &mut Args) -> Result<(), Error> {
         if let Some(error) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
             return Err(error);
         }
-        let right = Right::Panels { values: &panels, rows: count };
-        multiply(&left, start..start + count, &right, columns, &y, plus.is_some() || start > 0, session);
+        let right = Panels { values: &panels, rows: count };
+        multiply(left.tiles(), start..start + count, &right, columns, &y, plus.is_some() || start > 0, session);
     }
     Ok(())
 }
@@ -111,35 +106,5 @@ fn spread(values: &[f32], row: usize, rows: usize, width: usize, panels: &Span<f
         let to = unsafe { panels.part(place(panel)) };
         to[..values.len()].copy_from_slice(values);
         to[values.len()..].fill(0.0);
-    }
-}
-
-/// Weights as they are stored.
-enum Stored<'a> {
-    Floats(DType, &'a [u8]),
-    Packed(Packing, Vec<&'a [u8]>),
-}
-
-impl Stored<'_> {
-    /// Rows that are decoded together at least.
-    fn together(&self, columns: usize) -> usize {
-        match self {
-            Stored::Floats(..) => 1,
-            Stored::Packed(packing, _) => packing.scheme.row_granularity(columns).max(1),
-        }
-    }
-
-    /// Decodes `rows`.
-    fn decode(&self, columns: usize, rows: Range<usize>, values: &mut [f32]) -> Result<(), Error> {
-        match self {
-            Stored::Floats(dtype, bytes) => {
-                let row = columns * dtype.size();
-                let bytes = bytes.get(rows.start * row..rows.end * row);
-                float::to_f32(*dtype, bytes.unwrap_or_default(), values).map_err(|e| failed("linear_transposed", e))
-            }
-            Stored::Packed(packing, planes) => {
-                decode(packing, planes, columns, &rows, values).map_err(|e| failed("linear_transposed", e))
-            }
-        }
     }
 }

@@ -4,7 +4,7 @@ use windlass_ops::elementwise::common_shape;
 use windlass_ops::{Args, Error, Inquiry, Kernel};
 use windlass_tensor::{DType, Tensor};
 
-use crate::gemm::{Left, Matrix, Right, multiply};
+use crate::gemm::{Left, Matrix, multiply};
 use crate::span::Span;
 
 pub(super) const MATMUL: Kernel = Kernel { op: "matmul", supports, run };
@@ -30,7 +30,7 @@ fn run(args: &mut Args) -> Result<(), Error> {
     for (batch, out) in out.chunks_exact_mut((rows * columns).max(1)).enumerate() {
         let (left, right) = (x.at(&outer, batch), y.at(&outer, batch));
         let left = Left::gather(&left, rows, inner, session);
-        multiply(&left, 0..inner, &Right::Matrix(right), columns, &Span::of(out), false, session);
+        multiply(left.tiles(), 0..inner, &right, columns, &Span::of(out), false, session);
     }
     Ok(())
 }

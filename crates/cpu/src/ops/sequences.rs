@@ -7,7 +7,7 @@ use windlass_ops::{Args, Error, Inquiry, Kernel};
 use windlass_runtime::scheduler::Session;
 use windlass_tensor::DType;
 
-use crate::gemm::{Left, Matrix, Right, Room, multiply};
+use crate::gemm::{Left, Matrix, Room, multiply};
 use crate::isa::{self, Level, dispatch, level};
 use crate::math;
 use crate::simd::Simd;
@@ -176,7 +176,7 @@ impl<'a, 's> Part<'a, 's> {
         let left = Left::gather(&rows, self.rows.len(), self.how.dim, self.session);
         let right = self.matrix(y, kv_heads, kv, self.seen.start).turned();
         let into = Span::of(&mut result);
-        multiply(&left, 0..self.how.dim, &Right::Matrix(right), self.seen.len(), &into, false, self.session);
+        multiply(left.tiles(), 0..self.how.dim, &right, self.seen.len(), &into, false, self.session);
         result
     }
 
@@ -186,7 +186,7 @@ impl<'a, 's> Part<'a, 's> {
         let mut result = Room::new(rows * dim);
         let left = Left::gather(&Matrix::of_rows(weights, seen), rows, seen, self.session);
         let right = self.matrix(y, heads, head, self.seen.start);
-        multiply(&left, 0..seen, &Right::Matrix(right), dim, &Span::of(&mut result), false, self.session);
+        multiply(left.tiles(), 0..seen, &right, dim, &Span::of(&mut result), false, self.session);
         result
     }
 
@@ -195,7 +195,7 @@ impl<'a, 's> Part<'a, 's> {
         let (rows, seen, dim) = (self.rows.len(), self.seen.len(), self.how.dim);
         let left = Left::gather(&Matrix::of_rows(weights, seen).turned(), seen, rows, self.session);
         let right = self.matrix(y, self.how.heads, head, self.rows.start);
-        multiply(&left, 0..rows, &Right::Matrix(right), dim, &Span::of(sums), true, self.session);
+        multiply(left.tiles(), 0..rows, &right, dim, &Span::of(sums), true, self.session);
     }
 
     /// Makes weights of products, zeros where nothing is seen, and gives the logarithm of the sum of exponentials. With

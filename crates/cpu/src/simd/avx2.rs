@@ -69,6 +69,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn bytes(at: *const u8) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(at.cast())) }
+    }
+
+    #[inline(always)]
     unsafe fn signed_bytes(at: *const u8) -> __m256i {
         // SAFETY: see above.
         unsafe { _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast())) }
@@ -333,6 +339,22 @@ impl Simd for Avx2 {
     unsafe fn load_half(at: *const u16) -> __m256 {
         // SAFETY: see above.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(at: *const u16) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast())))) }
+    }
+
+    #[inline(always)]
+    unsafe fn pick(values: &[f32; 16], index: __m256i) -> __m256 {
+        // SAFETY: see above; bit 3 of an index chooses the upper half.
+        unsafe {
+            let low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(values.as_ptr()), index);
+            let high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(values.as_ptr().add(8)), index);
+            _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index)))
+        }
     }
 
     #[inline(always)]

@@ -35,7 +35,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     #[inline(always)]
     unsafe fn call<K: Kernel>(kernel: K) {
         // SAFETY: see above.
-        unsafe { if VNNI { call_vnni(kernel) } else { call_plain(kernel) } }
+        unsafe { if VNNI && K::DOTS { call_vnni(kernel) } else { call_plain(kernel) } }
     }
 
     #[inline(always)]
@@ -74,6 +74,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     unsafe fn load(at: *const u8) -> __m512i {
         // SAFETY: see above.
         unsafe { _mm512_loadu_si512(at.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(at: *const u8) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(at.cast())) }
     }
 
     #[inline(always)]
@@ -329,6 +335,18 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     unsafe fn load_half(at: *const u16) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(at: *const u16) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast())))) }
+    }
+
+    #[inline(always)]
+    unsafe fn pick(values: &[f32; 16], index: __m512i) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_permutexvar_ps(index, _mm512_loadu_ps(values.as_ptr())) }
     }
 
     #[inline(always)]

@@ -49,6 +49,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn same_piece(at: *const u8) -> Self::I;
     /// A vector.
     unsafe fn load(at: *const u8) -> Self::I;
+    /// `ROWS` bytes as 32-bit elements.
+    unsafe fn bytes(at: *const u8) -> Self::I;
     /// `ROWS` signed bytes as 32-bit elements.
     unsafe fn signed_bytes(at: *const u8) -> Self::I;
     unsafe fn store(at: *mut u8, x: Self::I);
@@ -123,6 +125,10 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn store_float(at: *mut f32, x: Self::F);
     /// Half-precision floats, one after the other.
     unsafe fn load_half(at: *const u16) -> Self::F;
+    /// Halves of single-precision floats (BF16), one after the other.
+    unsafe fn load_bf16(at: *const u16) -> Self::F;
+    /// The values that 32-bit elements, less than 16, number.
+    unsafe fn pick(values: &[f32; 16], index: Self::I) -> Self::F;
     unsafe fn add(x: Self::F, y: Self::F) -> Self::F;
     unsafe fn mul(x: Self::F, y: Self::F) -> Self::F;
     /// `x * y + z`, rounded once where the instruction set can.

@@ -90,6 +90,13 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn bytes(at: *const u8) -> I {
+        // SAFETY: see above.
+        let bytes = unsafe { at.cast::<[u8; 4]>().read_unaligned() };
+        from_words(bytes.map(u32::from))
+    }
+
+    #[inline(always)]
     unsafe fn signed_bytes(at: *const u8) -> I {
         // SAFETY: see above.
         let bytes = unsafe { at.cast::<[u8; 4]>().read_unaligned() };
@@ -318,6 +325,18 @@ impl Simd for Portable {
         // SAFETY: see above.
         let halves = unsafe { at.cast::<[u16; 4]>().read_unaligned() };
         halves.map(f16_to_f32)
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(at: *const u16) -> F {
+        // SAFETY: see above.
+        let halves = unsafe { at.cast::<[u16; 4]>().read_unaligned() };
+        halves.map(|half| f32::from_bits(u32::from(half) << 16))
+    }
+
+    #[inline(always)]
+    unsafe fn pick(values: &[f32; 16], index: I) -> F {
+        words(index).map(|i| values[i as usize & 15])
     }
 
     #[inline(always)]

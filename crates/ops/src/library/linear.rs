@@ -29,6 +29,10 @@ pub static LINEAR: Op = Op {
             Profile::new("rows").normal(&[5, 512]).with(Sample::weight(&[17, 512])).with(Sample::weight(&[8, 512])),
             Profile::new("odd").normal(&[3, 67]).with(Sample::weight(&[5, 67])),
             Profile::new("matrix").normal(&[65, 1024]).with(Sample::weight(&[97, 1024])),
+            Profile::new("exact")
+                .normal(&[13, 512])
+                .with(Sample::weight(&[40, 512]))
+                .attributes(Attributes::new().bool("exact", true)),
         ]
     },
 };

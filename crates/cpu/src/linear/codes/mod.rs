@@ -5,8 +5,10 @@
 use windlass_runtime::scheduler::Session;
 
 use super::activations::{Activations, Form};
-use super::{Output, Rows, matrix, vector};
+use super::{Output, Rows, exact, matrix, vector};
+use crate::gemm::Tiles;
 use crate::simd::Simd;
+use crate::span::Span;
 
 mod bits;
 mod k;
@@ -34,6 +36,8 @@ pub(super) trait Codes: 'static {
     const FORM: Form;
     /// Whether scales and minima are in planes of their own: then those that are given to a sink count for nothing.
     const APART: bool = false;
+    /// What codes number, where that is no whole number of scales.
+    const VALUES: Option<fn() -> &'static [f32; 16]> = None;
 
     /// Gives one block of each row of a tile to `sink`, group by group in order. `at` is the block of the first row,
     /// `stride` the length of a row.
@@ -59,6 +63,16 @@ pub(super) struct Entry {
     pub bytes: usize,
     pub form: Form,
     pub apply: fn(&Rows<'_>, &Activations, &Output, &Session<'_>),
+    pub exact: Exact,
+}
+
+/// Products with activations that stay floats.
+#[derive(Clone, Copy)]
+pub(super) struct Exact {
+    /// What scales that are apart are multiplied by, where it is not what [`Entry::apply`] wants.
+    pub factor: Option<f32>,
+    pub forward: fn(&Rows<'_>, Tiles, usize, &Span<f32>, &Session<'_>),
+    pub back: fn(&Rows<'_>, Tiles, usize, &Span<f32>, bool, &Session<'_>),
 }
 
 static ENTRIES: &[Entry] = &[
@@ -85,8 +99,8 @@ static ENTRIES: &[Entry] = &[
     unpacked::<lattice::Iq2S>("iq2_s"),
     unpacked::<lattice::Iq3Xxs>("iq3_xxs"),
     unpacked::<lattice::Iq3S>("iq3_s"),
-    unpacked::<table::Normal>("nf4 codes"),
-    unpacked::<table::Small>("fp4 codes"),
+    listed::<table::Normal, table::Listed<true>>("nf4 codes"),
+    listed::<table::Small, table::Listed<false>>("fp4 codes"),
     unpacked::<table::E2m1<32>>("e2m1 codes"),
     unpacked::<table::E2m1<16>>("e2m1 codes by 16"),
     unpacked::<bits::Bits<1, 32>>("1 bit"),
@@ -110,7 +124,14 @@ pub(super) fn entry(name: &str) -> Option<&'static Entry> {
 }
 
 const fn make<C: Codes>(name: &'static str) -> Entry {
-    Entry { name, block: C::BLOCK, bytes: C::BYTES, form: C::FORM, apply: apply::<C> }
+    let exact = Exact { factor: None, forward: exact::forward::<C>, back: exact::back::<C> };
+    Entry { name, block: C::BLOCK, bytes: C::BYTES, form: C::FORM, apply: apply::<C>, exact }
+}
+
+/// Codes of a list of values: `C` rounds these to whole numbers, `L` does not.
+const fn listed<C: Codes, L: Codes>(name: &'static str) -> Entry {
+    let exact = Exact { factor: Some(1.0), forward: exact::forward::<L>, back: exact::back::<L> };
+    Entry { exact, ..unpacked::<C>(name) }
 }
 
 /// Codes that are worth unpacking for a single row of activations too: their unpacking is most of the work.

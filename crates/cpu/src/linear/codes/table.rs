@@ -16,6 +16,9 @@ pub(super) struct Normal;
 /// FP4 of bitsandbytes, in units of [`SMALL_UNIT`].
 pub(super) struct Small;
 
+/// The numbers of values in the lists of NF4 (`NORMAL`) and FP4.
+pub(super) struct Listed<const NORMAL: bool>;
+
 /// Four-bit floats, doubled; `G` share a scale.
 pub(super) struct E2m1<const G: usize>;
 
@@ -176,6 +179,27 @@ impl Codes for Small {
     unsafe fn unpack<S: Simd>(at: *const u8, stride: usize, sink: &mut impl Sink<S>) {
         // SAFETY: the trait's promise; all reads lie in the block.
         unsafe { high_first::<S>(at, stride, &SMALL, sink) }
+    }
+}
+
+impl<const NORMAL: bool> Codes for Listed<NORMAL> {
+    const BLOCK: usize = 32;
+    const BYTES: usize = 16;
+    const GROUP: usize = 32;
+    const OFFSET: i32 = 0;
+    const MINS: bool = false;
+    const WIDE: bool = false;
+    const FORM: Form = Form::Floats;
+    const APART: bool = true;
+    const VALUES: Option<fn() -> &'static [f32; 16]> = Some(|| windlass_quant::bnb::values(NORMAL));
+
+    #[inline(always)]
+    unsafe fn unpack<S: Simd>(at: *const u8, stride: usize, sink: &mut impl Sink<S>) {
+        // SAFETY: the trait's promise; all reads lie in the block.
+        unsafe {
+            let [low, high] = nibbles::<S>(tile_pieces::<S>(at, stride));
+            give::<S, 32>(in_turn::<S>([high, low]), 0, sink);
+        }
     }
 }
 

@@ -12,11 +12,15 @@ use super::activations::Activations;
 use super::apart::Fill;
 use super::{Output, PANEL, Rows};
 use crate::Error;
+use crate::gemm::{CHUNK, Tiles, multiply, multiply_part};
 use crate::isa::dispatch;
 use crate::simd::Simd;
+use crate::span::Span;
 
-pub(crate) mod matrix;
+mod matrix;
 mod vector;
+
+use matrix::{Across, Along};
 
 thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -45,9 +49,42 @@ pub(super) trait Floats: 'static {
     unsafe fn value<S: Simd>(word: S::I, index: usize) -> S::F;
 }
 
+/// A float type whose values are read one after the other, too.
+pub(super) trait Contiguous: Floats {
+    /// `S::ROWS` values.
+    ///
+    /// # Safety
+    /// They are readable at `at`; the processor has the instructions of `S`.
+    unsafe fn load<S: Simd>(at: *const u8) -> S::F;
+}
+
 pub(super) struct F32;
 pub(super) struct F16;
 pub(super) struct Bf16;
+
+impl Contiguous for F32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(at: *const u8) -> S::F {
+        // SAFETY: the trait's promise.
+        unsafe { S::load_float(at.cast()) }
+    }
+}
+
+impl Contiguous for F16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(at: *const u8) -> S::F {
+        // SAFETY: the trait's promise.
+        unsafe { S::load_half(at.cast()) }
+    }
+}
+
+impl Contiguous for Bf16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(at: *const u8) -> S::F {
+        // SAFETY: the trait's promise.
+        unsafe { S::load_bf16(at.cast()) }
+    }
+}
 
 impl Floats for F32 {
     const SIZE: usize = 4;
@@ -90,6 +127,9 @@ pub(super) const FLOAT8: f32 = 256.0;
 /// Columns whose scale is kept for them: it divides the groups of all schemes.
 const UNIT: usize = 32;
 
+/// Units of a chunk of columns.
+const MOST_UNITS: usize = CHUNK / UNIT;
+
 impl Floats for Float8 {
     const SIZE: usize = 1;
     const SCALED: bool = true;
@@ -111,29 +151,40 @@ impl Floats for Float8 {
 
 /// Floats of eight bits with scales; columns are whole [`UNIT`]s.
 pub(super) fn apply_scaled(weights: &Rows<'_>, x: &Activations, y: &Output, session: &Session<'_>) {
-    let run = |rows: Range<usize>, next: usize| Product { weights, base: 0, x, y, rows, next }.run::<Float8>();
-    if x.height == 1 {
-        session.spread(y.rows, PANEL, &run);
-    } else {
-        session.balance(y.rows, PANEL, &|rows| run(rows, y.rows));
-    }
+    apply_type::<Float8>(weights, x, y, session);
 }
 
 /// Weights in one of the float types.
 pub(super) fn apply(dtype: DType, weights: &Rows<'_>, x: &Activations, y: &Output, session: &Session<'_>) {
-    let run = |rows: Range<usize>, next: usize| {
-        let product = Product { weights, base: 0, x, y, rows, next };
-        match dtype {
-            DType::F16 => product.run::<F16>(),
-            DType::BF16 => product.run::<Bf16>(),
-            _ => product.run::<F32>(),
-        }
-    };
-    if x.height == 1 {
-        session.spread(y.rows, PANEL, &run);
-    } else {
-        let together = (y.rows / (2 * PANEL * session.threads())).clamp(1, matrix::TOGETHER);
-        session.balance(y.rows, together * PANEL, &|rows| run(rows, y.rows));
+    match dtype {
+        DType::F16 => apply_type::<F16>(weights, x, y, session),
+        DType::BF16 => apply_type::<Bf16>(weights, x, y, session),
+        _ => apply_type::<F32>(weights, x, y, session),
+    }
+}
+
+fn apply_type<T: Floats>(weights: &Rows<'_>, x: &Activations, y: &Output, session: &Session<'_>) {
+    if x.height > 1 {
+        return multiply(x.floats(), 0..x.columns, &Across::<T>::new(weights, 0), y.rows, &y.y, false, session);
+    }
+    session.spread(y.rows, PANEL, &|rows, next| Product { weights, base: 0, x, y, rows, next }.run::<T>());
+}
+
+/// `y` becomes, or with `add` grows by, `x` times floats as they stand.
+pub(super) fn back(
+    dtype: DType,
+    weights: &Rows<'_>,
+    x: Tiles,
+    columns: usize,
+    y: &Span<f32>,
+    add: bool,
+    session: &Session<'_>,
+) {
+    let inner = 0..x.inner;
+    match dtype {
+        DType::F16 => multiply(x, inner, &Along::<F16>::new(weights, columns), columns, y, add, session),
+        DType::BF16 => multiply(x, inner, &Along::<Bf16>::new(weights, columns), columns, y, add, session),
+        _ => multiply(x, inner, &Along::<F32>::new(weights, columns), columns, y, add, session),
     }
 }
 
@@ -155,8 +206,13 @@ pub(super) fn apply_decoded(
         values.resize(padded, 0.0);
         match decode(packing, planes, x.columns, &rows, &mut values) {
             Ok(()) => {
-                let weights = Rows::of_floats(&values, x.columns);
-                Product { weights: &weights, base: rows.start, x, y, next: y.rows, rows }.run::<F32>();
+                let (weights, base) = (&Rows::of_floats(&values, x.columns), rows.start);
+                if x.height > 1 {
+                    let right = Across::<F32>::new(weights, base);
+                    multiply_part(x.floats(), 0..x.columns, &right, y.rows, rows, &y.y, false);
+                } else {
+                    Product { weights, base, x, y, next: y.rows, rows }.run::<F32>();
+                }
             }
             Err(error) => *failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(error),
         }
@@ -198,18 +254,10 @@ struct Product<'a> {
 impl Product<'_> {
     fn run<T: Floats>(self) {
         let level = self.x.level;
-        // SAFETY: the level is this machine's; sizes were checked; ranges of rows are disjoint.
-        unsafe {
-            if self.x.height == 1 {
-                with_scales(T::SCALED, self.x.columns, |scales| {
-                    dispatch(level, vector::Kernel::<T>::new(self, scales))
-                });
-            } else {
-                with_scales(T::SCALED, self.x.columns, |scales| {
-                    matrix::with_panel(|panel| dispatch(level, matrix::Kernel::<T>::new(self, panel, scales)));
-                });
-            }
-        }
+        with_scales(T::SCALED, self.x.columns, |scales| {
+            // SAFETY: the level is this machine's; sizes were checked; ranges of rows are disjoint.
+            unsafe { dispatch(level, vector::Kernel::<T>::new(self, scales)) }
+        });
     }
 
     /// Writes the scales of a vector of rows.

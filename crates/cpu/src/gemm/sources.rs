@@ -1,0 +1,93 @@
+//! Right matrices that are floats already.
+
+use std::ops::Range;
+
+use super::{CHUNK, Right};
+use crate::simd::Simd;
+
+/// A matrix of floats: value `(i, j)` is `values[i * row + j * column]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    pub values: &'a [f32],
+    pub row: usize,
+    pub column: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Rows one after the other.
+    pub(crate) fn of_rows(values: &'a [f32], columns: usize) -> Self {
+        Matrix { values, row: columns, column: 1 }
+    }
+
+    /// Rows and columns exchanged.
+    pub(crate) fn turned(self) -> Self {
+        Matrix { row: self.column, column: self.row, ..self }
+    }
+}
+
+/// Columns that stand in panels already: `[panel][row][column of the panel]`, with this many rows.
+pub(crate) struct Panels<'a> {
+    pub values: &'a [f32],
+    pub rows: usize,
+}
+
+impl Right for Panels<'_> {
+    const READY: bool = true;
+
+    fn ready(&self, width: usize, row: usize, column: usize) -> *const f32 {
+        self.values[(column / width * self.rows + row) * width..].as_ptr()
+    }
+
+    #[inline(always)]
+    unsafe fn fill<S: Simd>(&self, _rows: Range<usize>, _columns: Range<usize>, _panels: *mut f32) {}
+}
+
+impl Right for Matrix<'_> {
+    #[inline(always)]
+    unsafe fn fill<S: Simd>(&self, rows: Range<usize>, columns: Range<usize>, panels: *mut f32) {
+        let width = 2 * S::ROWS;
+        for (at, first) in columns.clone().step_by(width).enumerate() {
+            // SAFETY: there is room for the rows of each panel, which nobody else has.
+            unsafe {
+                let panel = std::slice::from_raw_parts_mut(panels.add(at * CHUNK * width), rows.len() * width);
+                gather::<S>(self, rows.start, rows.len(), first, width.min(columns.end - first), panel);
+            }
+        }
+    }
+}
+
+/// Fills the panel: `count` rows from `start` on, of `columns` columns from `first` on; zeros up to its width.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
+#[inline(always)]
+unsafe fn gather<S: Simd>(right: &Matrix, start: usize, count: usize, first: usize, columns: usize, panel: &mut [f32]) {
+    let width = 2 * S::ROWS;
+    if right.column == 1 && columns == width {
+        let last = (start + count - 1) * right.row + first + width;
+        let values = &right.values[start * right.row + first..last];
+        for k in 0..count {
+            // SAFETY: the last row ends with `values`, and the panel has room for `count` rows.
+            unsafe {
+                let (from, to) = (values.as_ptr().add(k * right.row), panel.as_mut_ptr().add(k * width));
+                S::prefetch(from.wrapping_add(8 * right.row).cast());
+                S::store_float(to, S::load_float(from));
+                S::store_float(to.add(S::ROWS), S::load_float(from.add(S::ROWS)));
+            }
+        }
+        return;
+    }
+    for c in 0..width {
+        let to = panel[c..].iter_mut().step_by(width);
+        if c >= columns {
+            to.for_each(|to| *to = 0.0);
+            continue;
+        }
+        let column = &right.values[(first + c) * right.column + start * right.row..];
+        if right.row == 1 {
+            to.zip(column).for_each(|(to, v)| *to = *v);
+        } else {
+            to.zip(column.iter().step_by(right.row.max(1))).for_each(|(to, v)| *to = *v);
+        }
+    }
+}
