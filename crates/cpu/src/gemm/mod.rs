@@ -37,25 +37,22 @@ pub(crate) fn panel_width(level: Level) -> usize {
 
 /// The right matrix.
 pub(crate) trait Right: Sync {
-    /// Whether its panels are there already.
-    const READY: bool = false;
-
     /// Columns that are filled together, a multiple of [`PANEL`].
     fn together(&self) -> usize {
         PANEL
     }
 
-    /// Row `row` of the panel, `width` columns wide, that begins with `column`, where panels are there already.
-    fn ready(&self, _width: usize, _row: usize, _column: usize) -> *const f32 {
-        std::ptr::null()
+    /// The panels, where they are there already: `[panel][row][column of the panel]`, with so many rows.
+    fn ready(&self) -> Option<(&[f32], usize)> {
+        None
     }
 
-    /// Fills panels of `2 * S::ROWS` columns, `[panel][CHUNK][column]`, with `rows`, at most [`CHUNK`] from a multiple of it
+    /// Fills panels of [`panel_width`] columns, `[panel][CHUNK][column]`, with `rows`, at most [`CHUNK`] from a multiple of it
     /// on, and `columns` from a multiple of [`Right::together`] on. What lies beyond the last row or column may be anything.
     ///
     /// # Safety
-    /// Rows and columns exist, there is room for all panels, and the processor has the instructions of `S`.
-    unsafe fn fill<S: Simd>(&self, rows: Range<usize>, columns: Range<usize>, panels: *mut f32);
+    /// Rows and columns exist, there is room for all panels, and the level is this machine's.
+    unsafe fn fill(&self, level: Level, rows: Range<usize>, columns: Range<usize>, panels: *mut f32);
 }
 
 /// The left matrix in tiles of rows: `[tile][inner][row of the tile]`.
@@ -152,7 +149,7 @@ fn gather_tile(matrix: &Matrix, first: usize, count: usize, height: usize, targe
 pub(crate) fn multiply(
     left: Tiles,
     inner: Range<usize>,
-    right: &impl Right,
+    right: &dyn Right,
     columns: usize,
     y: &Span<f32>,
     add: bool,
@@ -168,27 +165,23 @@ pub(crate) fn multiply(
 pub(crate) fn multiply_part(
     left: Tiles,
     inner: Range<usize>,
-    right: &impl Right,
+    right: &dyn Right,
     columns: usize,
     range: Range<usize>,
     y: &Span<f32>,
     add: bool,
 ) {
     let group = (TOGETHER * PANEL).next_multiple_of(right.together());
-    let mut panels = Room::new(if is_ready(right) { 0 } else { CHUNK * group });
+    let mut panels = Room::new(if right.ready().is_some() { 0 } else { CHUNK * group });
     let work = Product { left, inner, right, columns, range, group, y, add, panels: panels.as_mut_ptr() };
     // SAFETY: the level is this machine's; ranges of columns are disjoint, and all sizes are those of the matrices.
     unsafe { dispatch(left.level, work) }
 }
 
-fn is_ready<R: Right>(_: &R) -> bool {
-    R::READY
-}
-
-struct Product<'a, R> {
+struct Product<'a> {
     left: Tiles<'a>,
     inner: Range<usize>,
-    right: &'a R,
+    right: &'a dyn Right,
     columns: usize,
     /// Columns of the result that this thread computes.
     range: Range<usize>,
@@ -199,23 +192,23 @@ struct Product<'a, R> {
     panels: *mut f32,
 }
 
-impl<R: Right> isa::Kernel for Product<'_, R> {
+impl isa::Kernel for Product<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let width = 2 * S::ROWS;
+        let (width, ready) = (2 * S::ROWS, self.right.ready());
         for group in self.range.clone().step_by(self.group) {
             let group = group..self.range.end.min(group + self.group);
             for start in (0..self.inner.len()).step_by(CHUNK) {
                 let count = CHUNK.min(self.inner.len() - start);
-                if !R::READY {
+                if ready.is_none() {
                     // SAFETY: there is room for as many panels; rows and columns exist.
-                    unsafe { self.right.fill::<S>(start..start + count, group.clone(), self.panels) };
+                    unsafe { self.right.fill(self.left.level, start..start + count, group.clone(), self.panels) };
                 }
                 for tile in 0..self.left.tiles() {
                     for (at, first) in group.clone().step_by(width).enumerate() {
-                        let panel = match R::READY {
-                            true => self.right.ready(width, start, first),
-                            false => self.panels.wrapping_add(at * CHUNK * width),
+                        let panel = match ready {
+                            Some((values, rows)) => values[(first / width * rows + start) * width..].as_ptr(),
+                            None => self.panels.wrapping_add(at * CHUNK * width),
                         };
                         // SAFETY: the tile and the columns exist; the panel holds them.
                         unsafe { self.tile::<S>(tile, start, count, first, width.min(group.end - first), panel) }
@@ -226,7 +219,7 @@ impl<R: Right> isa::Kernel for Product<'_, R> {
     }
 }
 
-impl<R: Right> Product<'_, R> {
+impl Product<'_> {
     /// # Safety
     /// The tile exists, and the panel holds `count` rows of `columns` columns.
     #[inline(always)]

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{CHUNK, Right};
+use crate::isa::{self, Level, dispatch};
 use crate::simd::Simd;
 
 /// A matrix of floats: value `(i, j)` is `values[i * row + j * column]`.
@@ -32,25 +33,36 @@ pub(crate) struct Panels<'a> {
 }
 
 impl Right for Panels<'_> {
-    const READY: bool = true;
-
-    fn ready(&self, width: usize, row: usize, column: usize) -> *const f32 {
-        self.values[(column / width * self.rows + row) * width..].as_ptr()
+    fn ready(&self) -> Option<(&[f32], usize)> {
+        Some((self.values, self.rows))
     }
 
-    #[inline(always)]
-    unsafe fn fill<S: Simd>(&self, _rows: Range<usize>, _columns: Range<usize>, _panels: *mut f32) {}
+    unsafe fn fill(&self, _level: Level, _rows: Range<usize>, _columns: Range<usize>, _panels: *mut f32) {}
 }
 
 impl Right for Matrix<'_> {
+    unsafe fn fill(&self, level: Level, rows: Range<usize>, columns: Range<usize>, panels: *mut f32) {
+        // SAFETY: the trait's promise.
+        unsafe { dispatch(level, Gather { matrix: self, rows, columns, panels }) }
+    }
+}
+
+struct Gather<'a> {
+    matrix: &'a Matrix<'a>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    panels: *mut f32,
+}
+
+impl isa::Kernel for Gather<'_> {
     #[inline(always)]
-    unsafe fn fill<S: Simd>(&self, rows: Range<usize>, columns: Range<usize>, panels: *mut f32) {
-        let width = 2 * S::ROWS;
+    unsafe fn run<S: Simd>(self) {
+        let (Gather { matrix, rows, columns, panels }, width) = (self, 2 * S::ROWS);
         for (at, first) in columns.clone().step_by(width).enumerate() {
             // SAFETY: there is room for the rows of each panel, which nobody else has.
             unsafe {
                 let panel = std::slice::from_raw_parts_mut(panels.add(at * CHUNK * width), rows.len() * width);
-                gather::<S>(self, rows.start, rows.len(), first, width.min(columns.end - first), panel);
+                gather::<S>(matrix, rows.start, rows.len(), first, width.min(columns.end - first), panel);
             }
         }
     }

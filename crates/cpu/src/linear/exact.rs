@@ -10,8 +10,8 @@ use windlass_runtime::scheduler::Session;
 use super::Rows;
 use super::apart::Fill;
 use super::codes::{Codes, Sink};
-use crate::gemm::{CHUNK, PANEL, Right, Tiles, multiply};
-use crate::isa;
+use crate::gemm::{CHUNK, PANEL, Right, Tiles, multiply, panel_width};
+use crate::isa::{self, Level, dispatch};
 use crate::simd::{Simd, transpose};
 use crate::span::Span;
 
@@ -48,16 +48,15 @@ struct Along<'a, C> {
 }
 
 impl<C: Codes> Right for Across<'_, C> {
-    #[inline(always)]
-    unsafe fn fill<S: Simd>(&self, rows: Range<usize>, columns: Range<usize>, panels: *mut f32) {
-        let width = 2 * S::ROWS;
+    unsafe fn fill(&self, level: Level, rows: Range<usize>, columns: Range<usize>, panels: *mut f32) {
+        let width = panel_width(level);
         for (at, first) in columns.step_by(width).enumerate() {
-            for half in 0..2 {
-                let (first, columns) = (first + half * S::ROWS, rows.clone());
-                let out = panels.wrapping_add(at * CHUNK * width + half * S::ROWS);
+            for half in [0, width / 2] {
+                let (first, columns) = (first + half, rows.clone());
+                let out = panels.wrapping_add(at * CHUNK * width + half);
                 let unpack = Unpack::<C, Transposed> { weights: self.weights, first, columns, out, way: PhantomData };
                 // SAFETY: the trait's promise; weights go on to a whole panel.
-                unsafe { S::call(unpack) };
+                unsafe { dispatch(level, unpack) };
             }
         }
     }
@@ -68,15 +67,14 @@ impl<C: Codes> Right for Along<'_, C> {
         C::BLOCK.next_multiple_of(PANEL)
     }
 
-    #[inline(always)]
-    unsafe fn fill<S: Simd>(&self, rows: Range<usize>, columns: Range<usize>, panels: *mut f32) {
-        let width = 2 * S::ROWS;
-        for first in rows.clone().step_by(S::ROWS) {
+    unsafe fn fill(&self, level: Level, rows: Range<usize>, columns: Range<usize>, panels: *mut f32) {
+        let width = panel_width(level);
+        for first in rows.clone().step_by(width / 2) {
             let out = panels.wrapping_add((first - rows.start) * width);
             let columns = columns.clone();
             let unpack = Unpack::<C, Standing> { weights: self.weights, first, columns, out, way: PhantomData };
             // SAFETY: the trait's promise; weights and panels go on to a whole vector of rows.
-            unsafe { S::call(unpack) };
+            unsafe { dispatch(level, unpack) };
         }
     }
 }

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use super::{Contiguous, Floats, MOST_UNITS, UNIT, edge, scaled};
 use crate::gemm::{CHUNK, PANEL, Right};
-use crate::linear::Rows;
-use crate::linear::apart::Fill;
+use crate::isa::{self, Level, dispatch};
+use crate::linear::{Rows, apart};
 use crate::simd::{Simd, tile_pieces, transpose};
 
 /// The transpose of weights: a column for each of their rows, the first of which is number `base`.
@@ -35,16 +35,39 @@ impl<'a, T> Along<'a, T> {
     }
 }
 
+/// What is filled of a right matrix.
+struct Fill<'a, R> {
+    right: &'a R,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    panels: *mut f32,
+}
+
 impl<T: Floats> Right for Across<'_, T> {
+    unsafe fn fill(&self, level: Level, rows: Range<usize>, columns: Range<usize>, panels: *mut f32) {
+        // SAFETY: the trait's promise.
+        unsafe { dispatch(level, Fill { right: self, rows, columns, panels }) }
+    }
+}
+
+impl<T: Contiguous> Right for Along<'_, T> {
+    unsafe fn fill(&self, level: Level, rows: Range<usize>, columns: Range<usize>, panels: *mut f32) {
+        // SAFETY: the trait's promise.
+        unsafe { dispatch(level, Fill { right: self, rows, columns, panels }) }
+    }
+}
+
+impl<T: Floats> isa::Kernel for Fill<'_, Across<'_, T>> {
     #[inline(always)]
-    unsafe fn fill<S: Simd>(&self, rows: Range<usize>, columns: Range<usize>, panels: *mut f32) {
+    unsafe fn run<S: Simd>(self) {
+        let Fill { right, rows, columns, panels } = self;
         let width = 2 * S::ROWS;
         for (at, first) in columns.step_by(width).enumerate() {
             for half in 0..2 {
                 // SAFETY: the trait's promise; weights go on to a whole panel.
                 unsafe {
                     let out = panels.add(at * CHUNK * width + half * S::ROWS);
-                    self.vector::<S>(first - self.base + half * S::ROWS, &rows, out);
+                    right.vector::<S>(first - right.base + half * S::ROWS, &rows, out);
                 }
             }
         }
@@ -64,7 +87,7 @@ impl<T: Floats> Across<'_, T> {
         unsafe {
             if let (true, Some(apart)) = (T::SCALED, &self.weights.apart) {
                 let scales = scales.as_mut_ptr();
-                S::call(Fill { apart, first, columns: inner, unit: UNIT, scales, mins: scales });
+                S::call(apart::Fill { apart, first, columns: inner, unit: UNIT, scales, mins: scales });
             }
             let at = self.weights.at(first, S::ROWS).add(inner.start * T::SIZE);
             for k in (0..inner.len()).step_by(per_piece) {
@@ -87,24 +110,25 @@ impl<T: Floats> Across<'_, T> {
     }
 }
 
-impl<T: Contiguous> Right for Along<'_, T> {
+impl<T: Contiguous> isa::Kernel for Fill<'_, Along<'_, T>> {
     #[inline(always)]
-    unsafe fn fill<S: Simd>(&self, rows: Range<usize>, columns: Range<usize>, panels: *mut f32) {
-        let (width, stride) = (2 * S::ROWS, self.weights.stride);
+    unsafe fn run<S: Simd>(self) {
+        let Fill { right, rows, columns, panels } = self;
+        let (width, stride) = (2 * S::ROWS, right.weights.stride);
         for (k, row) in rows.enumerate() {
-            let at = self.weights.at(row, 1);
+            let at = right.weights.at(row, 1);
             for (panel, first) in columns.clone().step_by(width).enumerate() {
                 // SAFETY: the trait's promise; values of a vector that is cut are copied first.
                 unsafe {
                     let out = panels.add((panel * CHUNK + k) * width);
                     let from = at.add(first * T::SIZE);
-                    if first + width <= self.columns {
+                    if first + width <= right.columns {
                         S::prefetch(from.wrapping_add(8 * stride));
                         S::store_float(out, T::load::<S>(from));
                         S::store_float(out.add(S::ROWS), T::load::<S>(from.add(S::ROWS * T::SIZE)));
                     } else {
                         let mut last = [0u8; PANEL * 4];
-                        from.copy_to_nonoverlapping(last.as_mut_ptr(), (self.columns - first) * T::SIZE);
+                        from.copy_to_nonoverlapping(last.as_mut_ptr(), (right.columns - first) * T::SIZE);
                         S::store_float(out, T::load::<S>(last.as_ptr()));
                         S::store_float(out.add(S::ROWS), T::load::<S>(last.as_ptr().add(S::ROWS * T::SIZE)));
                     }
