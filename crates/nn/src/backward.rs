@@ -124,6 +124,7 @@ fn flow(
     match kept {
         Kept::Call { op, attributes, inputs, outputs } => {
             let Gradient::Rule { rule, .. } = op.gradient else { return Ok(vec![None; inputs.len()]) };
+            let inputs = inputs.into_iter().map(|held| held.saved(cx)).collect::<Result<Vec<_>, Error>>()?;
             let backward =
                 Backward { cx, op, inputs: &inputs, outputs: &outputs, attributes: &attributes, gradients, wanted };
             Ok(rule(&backward)?)

@@ -22,6 +22,7 @@
 mod backward;
 mod checkpoint;
 mod error;
+mod forget;
 pub mod optim;
 mod parameters;
 pub mod schedule;
@@ -30,6 +31,7 @@ mod var;
 
 pub use backward::Gradients;
 pub use error::Error;
+pub use forget::is_cheap;
 pub use parameters::{Parameter, Parameters};
 pub use tape::Tape;
 pub use var::{Function, Var};

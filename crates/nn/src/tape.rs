@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use windlass_ops::{Attributes, Context, Gradient, Op, Reads, Saved, library};
 use windlass_tensor::Tensor;
 
+use crate::forget::{Again, Held};
 use crate::var::{Kept, Node, number};
 use crate::{Error, Function, Gradients, Var};
 
@@ -13,12 +14,19 @@ use crate::{Error, Function, Gradients, Var};
 pub struct Tape<'a> {
     cx: &'a Context<'a, 'a>,
     recording: Cell<bool>,
+    forgets: fn(&'static Op) -> bool,
 }
 
 impl<'a> Tape<'a> {
     /// Calls in the context `cx`.
     pub fn new(cx: &'a Context<'a, 'a>) -> Self {
-        Self { cx, recording: Cell::new(true) }
+        Self { cx, recording: Cell::new(true), forgets: |_| false }
+    }
+
+    /// Does not keep what calls of such ops give where their inputs are kept anyway: it is computed again on the way back,
+    /// with the same result.
+    pub fn forgetting(self, forgets: fn(&'static Op) -> bool) -> Self {
+        Self { forgets, ..self }
     }
 
     /// The context of the calls.
@@ -56,10 +64,22 @@ impl<'a> Tape<'a> {
         let kept = Kept::Call {
             op,
             attributes: attributes.clone(),
-            inputs: tensors.iter().enumerate().map(|(i, t)| Saved::new(t, read.reads_input(i))).collect(),
+            inputs: inputs.iter().enumerate().map(|(i, var)| held(var, read.reads_input(i))).collect(),
             outputs: outputs.iter().enumerate().map(|(i, t)| Saved::new(t, read.reads_output(i))).collect(),
         };
-        Ok(self.remember(kept, inputs, outputs))
+        let forgets = self.forgets(op, inputs, read) && outputs.len() == 1;
+        let outputs = self.remember(kept, inputs, outputs);
+        if !forgets {
+            return Ok(outputs);
+        }
+        let again = Again::by_call(op, attributes, inputs);
+        Ok(outputs.into_iter().map(|var| var.forgotten(again.clone())).collect())
+    }
+
+    /// Whether what a call gives need not be kept: its inputs are there, or can be computed again as well.
+    fn forgets(&self, op: &'static Op, inputs: &[&Var], read: Reads) -> bool {
+        let there = |(i, var): (usize, &&Var)| !var.wants_gradient() || var.again().is_some() || read.reads_input(i);
+        (self.forgets)(op) && inputs.iter().enumerate().all(there)
     }
 
     /// Calls an op with one output, or takes the first of several.
@@ -88,7 +108,14 @@ impl<'a> Tape<'a> {
     pub fn reshape(&self, x: &Var, shape: impl Into<Vec<usize>>) -> Result<Var, Error> {
         let before = x.shape().to_vec();
         let tensor = x.tensor().contiguous()?.reshape(shape)?;
-        self.view(x, tensor, move |gradient| Ok(gradient.contiguous()?.reshape(before)?))
+        let shape = tensor.shape().to_vec();
+        let var = self.view(x, tensor, move |gradient| Ok(gradient.contiguous()?.reshape(before)?))?;
+        Ok(match x.again().cloned() {
+            Some(again) => {
+                var.forgotten(Again::new(move |cx| Ok(again.value(cx)?.contiguous()?.reshape(shape.clone())?)))
+            }
+            None => var,
+        })
     }
 
     /// The same values with two dimensions exchanged.
@@ -150,6 +177,10 @@ impl<'a> Tape<'a> {
         let var = |(i, tensor)| Var::output(tensor, node.clone(), i);
         outputs.into_iter().enumerate().map(var).collect()
     }
+}
+
+fn held(var: &Var, read: bool) -> Held {
+    if read { Held::of(var) } else { Held::Saved(Saved::new(var.tensor(), false)) }
 }
 
 /// One value in, one out.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use windlass_ops::{Attributes, Context, Op, Saved};
 use windlass_tensor::Tensor;
 
+use crate::forget::{Again, Held};
 use crate::{Error, Gradients};
 
 /// A tensor, and where it came from.
@@ -13,6 +14,8 @@ use crate::{Error, Gradients};
 pub struct Var {
     tensor: Tensor,
     source: Source,
+    /// How it is computed again, where it need not be kept.
+    again: Option<Arc<Again>>,
 }
 
 #[derive(Clone, Debug)]
@@ -38,7 +41,7 @@ pub(crate) struct Node {
 
 /// What the gradients of a call need.
 pub(crate) enum Kept {
-    Call { op: &'static Op, attributes: Attributes, inputs: Vec<Saved>, outputs: Vec<Saved> },
+    Call { op: &'static Op, attributes: Attributes, inputs: Vec<Held>, outputs: Vec<Saved> },
     Function(Box<dyn Function>),
 }
 
@@ -61,21 +64,29 @@ pub trait Function: Send {
 impl Var {
     /// A value that nothing flows back to.
     pub fn constant(tensor: Tensor) -> Self {
-        Self { tensor, source: Source::Constant }
+        Self { tensor, source: Source::Constant, again: None }
     }
 
     /// A value of which the gradient is wanted.
     pub fn leaf(tensor: Tensor) -> Self {
-        Self { tensor, source: Source::Leaf(number()) }
+        Self { tensor, source: Source::Leaf(number()), again: None }
     }
 
     /// A leaf whose gradient is found under this number.
     pub(crate) fn numbered(tensor: Tensor, number: u64) -> Self {
-        Self { tensor, source: Source::Leaf(number) }
+        Self { tensor, source: Source::Leaf(number), again: None }
     }
 
     pub(crate) fn output(tensor: Tensor, node: Arc<Node>, index: usize) -> Self {
-        Self { tensor, source: Source::Output(node, index) }
+        Self { tensor, source: Source::Output(node, index), again: None }
+    }
+
+    pub(crate) fn forgotten(self, again: Arc<Again>) -> Self {
+        Self { again: Some(again), ..self }
+    }
+
+    pub(crate) fn again(&self) -> Option<&Arc<Again>> {
+        self.again.as_ref()
     }
 
     /// The value.

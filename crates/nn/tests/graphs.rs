@@ -111,3 +111,31 @@ fn long_chains_are_let_go() {
         drop(y);
     });
 }
+
+/// A gated block with a norm, which takes memory for its inputs only.
+#[test]
+fn values_that_are_forgotten_come_again_the_same() {
+    let fill = |n: usize, by: f32| -> Vec<f32> { (0..n).map(|i| ((i as f32) * by).sin()).collect() };
+    let x = Var::leaf(Tensor::from_slice(&fill(64, 0.7), [4, 16]).unwrap());
+    let weight = Var::leaf(Tensor::from_slice(&fill(16, 1.3), [16]).unwrap());
+    let matrix = Var::leaf(Tensor::from_slice(&fill(256, 0.3), [16, 16]).unwrap());
+    let run = |forgets: bool| {
+        Context::here(|cx| {
+            let tape = if forgets { Tape::new(cx).forgetting(windlass_nn::is_cheap) } else { Tape::new(cx) };
+            let heads = tape.reshape(&x, [8, 8]).unwrap();
+            let half = Var::constant(Tensor::from_slice(&fill(8, 0.9), [8]).unwrap());
+            let normed = tape.one(&library::RMS_NORM, &[&heads, &half], &Attributes::NONE).unwrap();
+            let normed = tape.reshape(&normed, [4, 16]).unwrap();
+            let product = tape.one(&library::LINEAR, &[&normed, &matrix], &Attributes::NONE).unwrap();
+            let again = tape.one(&library::RMS_NORM, &[&product, &weight], &Attributes::NONE).unwrap();
+            let gated = tape.elementwise("swiglu", &[&again, &product]).unwrap();
+            let out = tape.one(&library::LINEAR, &[&gated, &matrix], &Attributes::NONE).unwrap();
+            let how = Attributes::new().float("p", 0.5).int("seed", 3).int("counter", 0);
+            let out = tape.one(&library::DROPOUT, &[&out], &how).unwrap();
+            let loss = tape.sum(&tape.elementwise("mul", &[&out, &out]).unwrap()).unwrap();
+            let mut all = loss.backward(cx).unwrap();
+            [&x, &weight, &matrix].map(|leaf| values(all.take(leaf).unwrap()))
+        })
+    };
+    assert_eq!(run(true), run(false));
+}

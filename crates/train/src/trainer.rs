@@ -180,7 +180,7 @@ impl Trainer {
         targets: usize,
     ) -> Result<(f64, Gradients), Error> {
         let number = self.step * self.options.accumulate as u64 + part as u64;
-        let tape = Tape::new(cx);
+        let tape = Tape::new(cx).forgetting(windlass_nn::is_cheap);
         let pass = Pass {
             batch: Arc::new(batch(examples)?),
             parameters: Arc::new(self.parameters.iter().map(|p| p.var()).collect::<Vec<Var>>()),
