@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use windlass_cpu::isa::{Level, with_level};
-use windlass_ops::Context;
 use windlass_ops::survey::{Options, Status, survey};
+use windlass_ops::{Attributes, Context, library};
+use windlass_tensor::{Tensor, TypedTensor};
 
 /// A survey on one instruction set.
 fn none_wrong(level: Level, quick: bool) {
@@ -23,7 +24,8 @@ fn none_wrong(level: Level, quick: bool) {
 /// What training adds to running, on each instruction set, with all profiles.
 #[test]
 fn kernels_of_training_agree_on_every_level() {
-    const OPS: [&str; 11] = [
+    const OPS: [&str; 13] = [
+        "lora_linear",
         "linear_transposed",
         "matmul",
         "bmm",
@@ -32,6 +34,7 @@ fn kernels_of_training_agree_on_every_level() {
         "sequence_attention_backward",
         "cross_entropy",
         "cross_entropy_backward",
+        "cross_entropy_step",
         "adam_step",
         "norm",
         "swiglu_dx",
@@ -61,4 +64,34 @@ fn no_kernel_leaves_its_tolerance_with_avx2() {
 #[test]
 fn no_kernel_leaves_its_tolerance_without_vectors() {
     none_wrong(Level::Portable, true);
+}
+
+/// The survey's logits are zeros here: others, against the ops that it stands for.
+#[test]
+fn losses_and_gradients_in_the_room_of_logits() {
+    windlass_cpu::register();
+    let logits: Vec<f32> = (0..5 * 1000).map(|i| (i as f32 * 0.37).sin() * 9.0).collect();
+    let targets = Tensor::from_slice(&[3i64, 999, -100, 0, 512], [5]).unwrap();
+    for level in Level::ALL {
+        with_level(level, || {
+            Context::here(|cx| {
+                let x = || Tensor::from_slice(&logits, [5, 1000]).unwrap();
+                let none = Attributes::new().text("reduction", "none");
+                let losses = cx.one(&library::CROSS_ENTROPY, &[&x(), &targets], &none).unwrap();
+                let ones = Tensor::from_slice(&[1.0f32; 5], [5]).unwrap();
+                let inputs = [&x(), &targets, &ones];
+                let gradients = cx.one(&library::CROSS_ENTROPY_BACKWARD, &inputs, &Attributes::NONE).unwrap();
+                let mut outputs = [x(), Tensor::from_slice(&[0.0f32; 5], [5]).unwrap()];
+                let how = Attributes::new().int("classes", 1000);
+                cx.call_into(&library::CROSS_ENTROPY_STEP, &[&targets], &how, &mut outputs).unwrap();
+                for (expected, found) in [gradients, losses].into_iter().zip(outputs) {
+                    let [expected, found] =
+                        [expected, found].map(|t| TypedTensor::<f32>::new(t).unwrap().to_vec().unwrap());
+                    for (e, f) in expected.iter().zip(&found) {
+                        assert!((e - f).abs() <= 1e-6 * (1.0 + e.abs()), "{level:?}: {e} {f}");
+                    }
+                }
+            });
+        });
+    }
 }

@@ -42,6 +42,29 @@ pub struct Randomness {
     pub training: bool,
 }
 
+/// Whether `x (W + scale B A)^T` is all there is to a change.
+pub(crate) fn is_plain(lora: &Lora, random: &Randomness) -> bool {
+    lora.magnitude.is_none() && !drops(lora, random)
+}
+
+/// `x` times weights that have one plain change each, all of the same scale: it is read once for all of them.
+pub(crate) fn plainly_changed(
+    tape: &Tape,
+    x: &Var,
+    maps: &[(&Var, &Lora)],
+    parameters: &[Var],
+) -> Result<Vec<Var>, Error> {
+    let mut inputs = vec![x.clone()];
+    for (weight, lora) in maps {
+        let parameter = |index: usize| parameters.get(index).ok_or(Error::Parameter { index });
+        inputs.extend([(*weight).clone(), parameter(lora.a)?.clone(), part(tape, parameter(lora.b)?, &lora.rows)?]);
+    }
+    let scale = maps.first().map_or(1.0, |(_, lora)| lora.scale);
+    let inputs: Vec<&Var> = inputs.iter().collect();
+    let outputs = tape.call(&library::LORA_LINEAR, &inputs, &Attributes::new().float("by", scale.into()))?;
+    Ok(outputs.into_iter().step_by(2).collect())
+}
+
 /// `base`, which is `x` times the frozen `weight`, with the changes of `loras`.
 pub(crate) fn changed(
     tape: &Tape,

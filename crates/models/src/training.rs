@@ -9,7 +9,7 @@ use windlass_ops::{Attributes, library};
 use windlass_tensor::Tensor;
 
 use crate::decoder::{Decoder, missing};
-use crate::lora::{Loras, Randomness, changed};
+use crate::lora::{Lora, Loras, Randomness, changed, is_plain, plainly_changed};
 use crate::loss::linear_cross_entropy;
 use crate::{Error, Weights, trace};
 
@@ -147,18 +147,48 @@ impl Trainable {
         for role in roles {
             weights.push(self.weight(pass, role, Some(layer))?);
         }
-        let inputs: Vec<&Var> = [x].into_iter().chain(&weights).collect();
-        let mut outputs = tape.call(&library::LINEAR, &inputs, &Attributes::new().bool("exact", true))?;
-        for ((role, weight), output) in roles.into_iter().zip(&weights).zip(&mut outputs) {
-            if let Some(loras) = self.loras.get(&(role, layer)) {
-                *output = changed(tape, [x, output], weight.tensor(), loras, &pass.parameters, &pass.random)?;
+        let mut outputs: [Option<Var>; N] = std::array::from_fn(|_| None);
+        let plain = self.plain(pass, &roles, layer);
+        if !plain.is_empty() {
+            let maps: Vec<(&Var, &Lora)> = plain.iter().map(|(i, lora)| (&weights[*i], *lora)).collect();
+            let found = plainly_changed(tape, x, &maps, &pass.parameters)?;
+            plain.iter().zip(found).for_each(|((i, _), output)| outputs[*i] = Some(output));
+        }
+        let rest: Vec<usize> = (0..N).filter(|i| outputs[*i].is_none()).collect();
+        if !rest.is_empty() {
+            let inputs: Vec<&Var> = [x].into_iter().chain(rest.iter().map(|i| &weights[*i])).collect();
+            let found = tape.call(&library::LINEAR, &inputs, &Attributes::new().bool("exact", true))?;
+            for (i, output) in rest.into_iter().zip(found) {
+                outputs[i] = Some(match self.loras.get(&(roles[i], layer)) {
+                    Some(loras) => {
+                        changed(tape, [x, &output], weights[i].tensor(), loras, &pass.parameters, &pass.random)?
+                    }
+                    None => output,
+                });
             }
+        }
+        let mut outputs: Vec<Var> = outputs.into_iter().flatten().collect();
+        for (role, output) in roles.into_iter().zip(&mut outputs) {
             if self.decoder.weights().bias(role, Some(layer)).is_some() {
                 let bias = self.part(pass, role, Part::Bias, Some(layer))?;
                 *output = tape.elementwise("add", &[output, &bias])?;
             }
         }
         outputs.try_into().map_err(|_| missing(roles[0], layer))
+    }
+
+    /// Which maps have one plain change, of the same scale as the first of them.
+    fn plain(&self, pass: &Pass, roles: &[Role], layer: usize) -> Vec<(usize, &Lora)> {
+        let mut chosen: Vec<(usize, &Lora)> = Vec::new();
+        for (i, role) in roles.iter().enumerate() {
+            if let Some([lora]) = self.loras.get(&(*role, layer)).map(|loras| &loras[..])
+                && is_plain(lora, &pass.random)
+                && chosen.first().is_none_or(|(_, first)| first.scale == lora.scale)
+            {
+                chosen.push((i, lora));
+            }
+        }
+        chosen
     }
 
     fn rope(&self, tape: &Tape, pass: &Pass, layer: usize, x: &Var) -> Result<Var, Error> {

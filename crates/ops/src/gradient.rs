@@ -53,6 +53,11 @@ impl Reads {
         Self { inputs: 0, outputs: bit(index) }
     }
 
+    /// All outputs.
+    pub const fn outputs() -> Self {
+        Self { inputs: 0, outputs: u64::MAX }
+    }
+
     /// Both.
     pub const fn and(self, other: Self) -> Self {
         Self { inputs: self.inputs | other.inputs, outputs: self.outputs | other.outputs }

@@ -200,6 +200,15 @@ impl Tensor {
             }
             return Ok(());
         };
+        if self.layout.shape().rank() >= 2 && self.layout.strides().last() != Some(&1) {
+            match size {
+                1 => self.read_apart::<1>(source, rest),
+                2 => self.read_apart::<2>(source, rest),
+                4 => self.read_apart::<4>(source, rest),
+                _ => self.read_apart::<8>(source, rest),
+            }
+            return storage.check();
+        }
         for (at, n) in runs {
             let (part, after) = rest.split_at_mut(n * size);
             // The constructors checked that the layout stays within the storage.
@@ -207,6 +216,38 @@ impl Tensor {
             rest = after;
         }
         storage.check()
+    }
+
+    /// Reads values whose neighbours lie apart, matrix by matrix.
+    fn read_apart<const N: usize>(&self, source: &[u8], target: &mut [u8]) {
+        /// Rows and columns of what is copied together, so that lines of both sides stay in the cache.
+        const TILE: usize = 16;
+        let (dims, strides) = (self.shape().dims(), self.layout.strides());
+        let (outer, matrix) = dims.split_at(dims.len() - 2);
+        let ([rows, columns], [down, across]) = ([matrix[0], matrix[1]], [strides[outer.len()], strides[outer.len() + 1]]);
+        let words = source.as_chunks::<N>().0;
+        let matrices = target.as_chunks_mut::<N>().0.chunks_exact_mut((rows * columns).max(1));
+        for (number, target) in matrices.enumerate() {
+            let (mut rest, mut start) = (number, self.layout.offset());
+            for (dim, stride) in outer.iter().zip(strides).rev() {
+                start += rest % dim * stride;
+                rest /= dim;
+            }
+            for first in (0..rows).step_by(TILE) {
+                for left in (0..columns).step_by(TILE) {
+                    for row in first..rows.min(first + TILE) {
+                        let to = &mut target[row * columns + left..row * columns + columns.min(left + TILE)];
+                        // The constructors checked that the layout stays within the storage.
+                        let from = words[start + row * down + left * across..].iter().step_by(across.max(1));
+                        if across == 0 {
+                            to.fill(words[start + row * down]);
+                        } else {
+                            to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// The same values without gaps: this tensor if it has none, else a copy in host memory.

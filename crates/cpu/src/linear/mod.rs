@@ -164,6 +164,18 @@ impl<'a> Linear<'a> {
         Ok(())
     }
 
+    /// As [`Linear::apply`], added to what `y` holds: weights are F32.
+    pub fn add(&self, x: &Activations, y: &mut [f32], session: &Session<'_>) -> Result<(), Error> {
+        let Weights::Dense(DType::F32, weights) = &self.weights else {
+            return Err(Error::Element("weights that are not F32".into()));
+        };
+        if x.form != Form::Floats || x.columns != self.columns || y.len() != x.rows * self.rows {
+            return Err(Error::Size { what: "results", expected: x.rows * self.rows, found: y.len() });
+        }
+        dense::add(weights, x, self.rows, &Span::of(y), session);
+        Ok(())
+    }
+
     /// Whether [`Linear::back`] has kernels for the weights.
     pub fn goes_back(&self) -> bool {
         !matches!(self.weights, Weights::Scaled(_) | Weights::Decoded(..))

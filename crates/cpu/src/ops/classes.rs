@@ -15,6 +15,9 @@ pub(super) const CROSS_ENTROPY: Kernel = Kernel { op: "cross_entropy", supports:
 pub(super) const CROSS_ENTROPY_BACKWARD: Kernel =
     Kernel { op: "cross_entropy_backward", supports: f32s, run: cross_entropy_backward };
 
+pub(super) const CROSS_ENTROPY_STEP: Kernel =
+    Kernel { op: "cross_entropy_step", supports: |_| Ok(()), run: cross_entropy_step };
+
 /// Values that one thread takes at a time.
 const GRAIN: usize = 8 << 10;
 
@@ -42,8 +45,8 @@ fn log_softmax(args: &mut Args) -> Result<(), Error> {
 }
 
 /// The class of each row, `None` where it does not count.
-fn targets(args: &Args, classes: usize) -> Result<Vec<Option<usize>>, Error> {
-    let (targets, ignored) = (args.ints(1)?, args.inquiry().signed("ignore_index")?);
+fn targets(args: &Args, input: usize, classes: usize) -> Result<Vec<Option<usize>>, Error> {
+    let (targets, ignored) = (args.ints(input)?, args.inquiry().signed("ignore_index")?);
     let class = |target: i64| usize::try_from(target).ok().filter(|class| *class < classes);
     match targets.iter().find(|target| **target != ignored && class(**target).is_none()) {
         Some(wrong) => args.inquiry().fail(format!("{wrong} is not one of {classes} classes")),
@@ -53,7 +56,7 @@ fn targets(args: &Args, classes: usize) -> Result<Vec<Option<usize>>, Error> {
 
 fn cross_entropy(args: &mut Args) -> Result<(), Error> {
     let (x, classes, session) = (args.f32s(0)?, args.inputs[0].shape().columns().max(1), args.session);
-    let (targets, smoothing) = (targets(args, classes)?, args.inquiry().float("label_smoothing")?);
+    let (targets, smoothing) = (targets(args, 1, classes)?, args.inquiry().float("label_smoothing")?);
     let (level, mut losses) = (level(), vec![0.0f64; targets.len()]);
     let span = Span::of(&mut losses);
     session.split(targets.len(), GRAIN.div_ceil(classes), &|rows| {
@@ -80,7 +83,7 @@ fn cross_entropy(args: &mut Args) -> Result<(), Error> {
 fn cross_entropy_backward(args: &mut Args) -> Result<(), Error> {
     let (x, gradient, session) = (args.f32s(0)?, args.f32s(2)?, args.session);
     let classes = args.inputs[0].shape().columns().max(1);
-    let (targets, smoothing) = (targets(args, classes)?, args.inquiry().float("label_smoothing")?);
+    let (targets, smoothing) = (targets(args, 1, classes)?, args.inquiry().float("label_smoothing")?);
     let (level, y) = (level(), Span::of(args.output(0)?));
     session.split(targets.len(), GRAIN.div_ceil(classes), &|rows| {
         for row in rows {
@@ -93,9 +96,34 @@ fn cross_entropy_backward(args: &mut Args) -> Result<(), Error> {
             };
             let (max, total) = total(level, x);
             let (scale, even) = (gradient[row] / total, (smoothing / classes as f64) as f32 * gradient[row]);
+            y.copy_from_slice(x);
             // SAFETY: the level is this machine's; the kernel asks for nothing else.
-            unsafe { dispatch(level, Shares { x, y, max, scale, even }) };
+            unsafe { dispatch(level, Shares { y, max, scale, even }) };
             y[target] -= (1.0 - smoothing) as f32 * gradient[row];
+        }
+    });
+    Ok(())
+}
+
+fn cross_entropy_step(args: &mut Args) -> Result<(), Error> {
+    let (classes, session) = (args.inquiry().int("classes")?.max(1), args.session);
+    let targets = targets(args, 0, classes)?;
+    let level = level();
+    let (logits, losses) = (Span::of(args.output(0)?), Span::of(args.output(1)?));
+    session.split(targets.len(), GRAIN.div_ceil(classes), &|rows| {
+        for row in rows {
+            // SAFETY: rows are disjoint.
+            let (x, loss) = unsafe { (logits.part(row * classes..(row + 1) * classes), losses.part(row..row + 1)) };
+            let Some(target) = targets[row] else {
+                x.fill(0.0);
+                loss[0] = 0.0;
+                continue;
+            };
+            let (max, total) = total(level, x);
+            loss[0] = (f64::from(max) + f64::from(total).ln() - f64::from(x[target])) as f32;
+            // SAFETY: the level is this machine's; the kernel asks for nothing else.
+            unsafe { dispatch(level, Shares { y: x, max, scale: 1.0 / total, even: 0.0 }) };
+            x[target] -= 1.0;
         }
     });
     Ok(())
@@ -151,9 +179,8 @@ impl isa::Kernel for Mean<'_> {
     }
 }
 
-/// `scale` times the exponential of each value less `max`, less `even`.
+/// Each value becomes `scale` times the exponential of it less `max`, less `even`.
 struct Shares<'a> {
-    x: &'a [f32],
     y: &'a mut [f32],
     max: f32,
     scale: f32,
@@ -163,8 +190,8 @@ struct Shares<'a> {
 impl isa::Kernel for Shares<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        for (y, x) in self.y.iter_mut().zip(self.x) {
-            let x = x - self.max;
+        for y in self.y.iter_mut() {
+            let x = *y - self.max;
             let e = if S::LANES > 1 { math::exp::<true>(x) } else { math::exp::<false>(x) };
             *y = e * self.scale - self.even;
         }

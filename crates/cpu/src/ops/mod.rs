@@ -13,6 +13,7 @@ mod images;
 mod length;
 mod linear;
 mod linear_transposed;
+mod lora;
 mod matmul;
 mod norm;
 mod norm_backward;
@@ -37,6 +38,7 @@ pub fn register() {
         cache::KERNEL,
         embedding::KERNEL,
         linear_transposed::KERNEL,
+        lora::KERNEL,
         matmul::MATMUL,
         matmul::BMM,
         norm_backward::KERNEL,
@@ -54,6 +56,7 @@ pub fn register() {
         classes::LOG_SOFTMAX,
         classes::CROSS_ENTROPY,
         classes::CROSS_ENTROPY_BACKWARD,
+        classes::CROSS_ENTROPY_STEP,
         places::INDEX_SELECT,
         places::GATHER,
         places::SCATTER_ADD,

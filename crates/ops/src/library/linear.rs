@@ -83,19 +83,24 @@ fn backward(b: &Backward) -> Result<Vec<Option<Tensor>>, Error> {
             all[0] = Some(flowed);
         }
         if b.wants(i + 1) {
-            let matrix = |t: &Tensor| -> Result<Tensor, Error> {
-                let columns = t.shape().columns();
-                Ok(t.contiguous()?.reshape([t.shape().values() / columns.max(1), columns])?)
-            };
-            let (gradient, x) = (matrix(gradient)?, matrix(b.input(0)?)?);
-            // The wider one stands on the right, where rows are read as they lie.
-            all[i + 1] = Some(match x.shape().columns() < gradient.shape().columns() {
-                true => matmul(b.cx, &x.transpose(0, 1)?, &gradient)?.transpose(0, 1)?,
-                false => matmul(b.cx, &gradient.transpose(0, 1)?, &x)?,
-            });
+            all[i + 1] = Some(of_weights(b.cx, gradient, b.input(0)?)?);
         }
     }
     Ok(all)
+}
+
+/// What flows back to the weights of a linear map, of what flows back to its results, and its input.
+pub(super) fn of_weights(cx: &Context, gradient: &Tensor, x: &Tensor) -> Result<Tensor, Error> {
+    let matrix = |t: &Tensor| -> Result<Tensor, Error> {
+        let columns = t.shape().columns();
+        Ok(t.contiguous()?.reshape([t.shape().values() / columns.max(1), columns])?)
+    };
+    let (gradient, x) = (matrix(gradient)?, matrix(x)?);
+    // The wider one stands on the right, where rows are read as they lie.
+    match x.shape().columns() < gradient.shape().columns() {
+        true => Ok(matmul(cx, &x.transpose(0, 1)?, &gradient)?.transpose(0, 1)?.contiguous()?),
+        false => matmul(cx, &gradient.transpose(0, 1)?, &x),
+    }
 }
 
 /// One input times a matrix as it stands: what flows back through [`LINEAR`].

@@ -39,6 +39,49 @@ pub static CROSS_ENTROPY_BACKWARD: Op = Op {
     },
 };
 
+/// Cross entropy and its gradient in the room of the logits, which are large.
+pub static CROSS_ENTROPY_STEP: Op = Op {
+    name: "cross_entropy_step",
+    about: "makes logits the gradients of the losses of their rows, and gives these; rows of ignore_index get zeros",
+    // Outputs are the logits [rows, classes], which change, and the losses [rows], all F32.
+    inputs: &[Input::new("target")],
+    attributes: &[Attribute::required("classes"), Attribute::int("ignore_index", -100)],
+    outputs: |q| {
+        let [rows] = q.shape(0)? else { return q.fail(format!("target must be one row, not {:?}", q.shape(0)?)) };
+        let logits = OutputSpec::new(DType::F32, [*rows, q.int("classes")?]);
+        Ok(vec![logits.zeroed(), OutputSpec::new(DType::F32, [*rows])])
+    },
+    reference: |args| {
+        let (targets, ignored) = (args.ints(0)?, args.inquiry().signed("ignore_index")?);
+        let (count, mut losses) = (args.inquiry().int("classes")?, vec![0.0; targets.len()]);
+        let mut logits: Vec<f64> = args.output(0)?.iter().map(|v| f64::from(*v)).collect();
+        for (i, (row, target)) in logits.chunks_exact_mut(count.max(1)).zip(&targets).enumerate() {
+            if *target == ignored {
+                row.fill(0.0);
+                continue;
+            }
+            let Some(class) = usize::try_from(*target).ok().filter(|t| *t < count) else {
+                return args.inquiry().fail(format!("{target} is not one of {count} classes"));
+            };
+            let total = logsumexp(row);
+            losses[i] = total - row[class];
+            row.iter_mut().for_each(|x| *x = (*x - total).exp());
+            row[class] -= 1.0;
+        }
+        args.write_numbers(0, &logits)?;
+        args.write_numbers(1, &losses)
+    },
+    gradient: Gradient::Refused("it is a gradient itself"),
+    tolerance: Tolerance::SUM,
+    profiles: |_| {
+        let how = || Attributes::new().int("classes", 1001);
+        vec![
+            Profile::new("plain").below(1001, &[9]).attributes(how()),
+            Profile::new("ignored").below(1001, &[9]).attributes(how().int("ignore_index", 3)),
+        ]
+    },
+};
+
 /// The gradient of the negative logarithm of the likelihood.
 pub static NLL_LOSS_BACKWARD: Op = Op {
     name: "nll_loss_backward",

@@ -17,6 +17,7 @@ mod create;
 mod embedding;
 mod index;
 mod linear;
+mod lora;
 mod loss;
 mod loss_backward;
 mod matmul;
@@ -50,11 +51,12 @@ pub use create::{ARANGE, BERNOULLI, DROPOUT, EYE, FULL, LINSPACE, NORMAL, ONE_HO
 pub use embedding::{EMBEDDING, embedding};
 pub use index::{GATHER, INDEX_ADD, INDEX_SELECT, MASKED_FILL, SCATTER, SCATTER_ADD, gather, index_select};
 pub use linear::{LINEAR, LINEAR_TRANSPOSED, linear, linear_transposed, linears};
+pub use lora::LORA_LINEAR;
 pub use loss::{
     BCE_LOSS, BCE_WITH_LOGITS_LOSS, CROSS_ENTROPY, HUBER_LOSS, KL_DIV, L1_LOSS, MSE_LOSS, NLL_LOSS, SMOOTH_L1_LOSS,
     cross_entropy,
 };
-pub use loss_backward::{CROSS_ENTROPY_BACKWARD, NLL_LOSS_BACKWARD};
+pub use loss_backward::{CROSS_ENTROPY_BACKWARD, CROSS_ENTROPY_STEP, NLL_LOSS_BACKWARD};
 pub use matmul::{ADDMM, BMM, MATMUL, matmul};
 pub use movement::{CAT, FLIP, PAD, REPEAT, ROLL, SPLIT, STACK, TRIL, TRIU, cat, stack};
 pub use norm::{LAYER_NORM, RMS_NORM, layer_norm, rms_norm};
@@ -82,6 +84,7 @@ pub static OPS: &[&Op] = &[
     &EMBEDDING,
     &LINEAR,
     &LINEAR_TRANSPOSED,
+    &LORA_LINEAR,
     &RMS_NORM,
     &RMS_NORM_BACKWARD,
     &LAYER_NORM,
@@ -135,6 +138,7 @@ pub static OPS: &[&Op] = &[
     &KL_DIV,
     &CROSS_ENTROPY,
     &CROSS_ENTROPY_BACKWARD,
+    &CROSS_ENTROPY_STEP,
     &NLL_LOSS,
     &NLL_LOSS_BACKWARD,
     &SORT,

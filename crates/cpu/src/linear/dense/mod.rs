@@ -170,6 +170,11 @@ fn apply_type<T: Floats>(weights: &Rows<'_>, x: &Activations, y: &Output, sessio
     session.spread(y.rows, PANEL, &|rows, next| Product { weights, base: 0, x, y, rows, next }.run::<T>());
 }
 
+/// `y` grows by `x` times the transpose of F32 weights, of which there are `rows`.
+pub(super) fn add(weights: &Rows<'_>, x: &Activations, rows: usize, y: &Span<f32>, session: &Session<'_>) {
+    multiply(x.floats(), 0..x.columns, &Across::<F32>::new(weights, 0), rows, y, true, session);
+}
+
 /// `y` becomes, or with `add` grows by, `x` times floats as they stand.
 pub(super) fn back(
     dtype: DType,
