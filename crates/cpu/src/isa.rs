@@ -14,7 +14,7 @@ pub enum Level {
     Portable,
     /// AVX2, FMA and F16C.
     Avx2,
-    /// AVX-512 F, BW, DQ, VL.
+    /// AVX-512 F, BW, DQ, VL; products of bytes are those of AVX2.
     Avx512,
     /// AVX-512 with dot products of bytes.
     Avx512Vnni,
@@ -72,7 +72,7 @@ fn detect() -> Level {
 /// A function that is generic in the vectors it uses. `run` must be `#[inline(always)]`, and so must all that it calls
 /// with vectors: they become part of a function that is compiled for the instruction set.
 pub(crate) trait Kernel {
-    /// Whether it has dot products of bytes: only then is it compiled for the level that has instructions for them.
+    /// Whether it has dot products of bytes: then it runs with AVX-512 only where that has instructions for them.
     const DOTS: bool = false;
 
     /// # Safety
@@ -87,13 +87,13 @@ pub(crate) trait Kernel {
 pub(crate) unsafe fn dispatch<K: Kernel>(level: Level, kernel: K) {
     #[cfg(target_arch = "x86_64")]
     match level {
-        // SAFETY: the processor has the level; the caller vouches for the kernel.
-        Level::Avx512Vnni => return unsafe { <Avx512<true> as Simd>::call(kernel) },
-        // SAFETY: as above.
-        Level::Avx512 => return unsafe { <Avx512<false> as Simd>::call(kernel) },
-        // SAFETY: as above.
-        Level::Avx2 => return unsafe { Avx2::call(kernel) },
         Level::Portable => {}
+        // SAFETY: the processor has the level, or a higher one; the caller vouches for the kernel.
+        Level::Avx2 => return unsafe { Avx2::call(kernel) },
+        // SAFETY: as above.
+        Level::Avx512 if K::DOTS => return unsafe { Avx2::call(kernel) },
+        // SAFETY: as above.
+        Level::Avx512 | Level::Avx512Vnni => return unsafe { Avx512::call(kernel) },
     }
     let _ = level;
     // SAFETY: every processor has the portable instructions; the caller vouches for the kernel.

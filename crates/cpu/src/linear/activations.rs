@@ -74,7 +74,12 @@ impl Activations {
             let whole = columns.next_multiple_of(form.group());
             return Err(Error::Size { what: "columns of whole groups", expected: whole, found: columns });
         }
-        let level = level();
+        let level = match (form, level()) {
+            (Form::Floats, level) => level,
+            // Kernels for bytes run on AVX2 there.
+            (_, Level::Avx512) => Level::Avx2,
+            (_, level) => level,
+        };
         let height = tile_height(form, level, rows);
         let tiles = rows.div_ceil(height);
         let (words, groups, sums) = match form {

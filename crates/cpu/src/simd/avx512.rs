@@ -1,30 +1,30 @@
-//! AVX-512, with and without dot products of bytes.
+//! AVX-512, with dot products of bytes for kernels that have some.
 
 use std::arch::x86_64::*;
 
 use super::{Simd, opaque};
 use crate::isa::Kernel;
 
-/// Four lanes. `VNNI`: `vpdpbusd` is there.
+/// Four lanes.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512<const VNNI: bool>;
+pub(crate) struct Avx512;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 #[inline(never)]
 unsafe fn call_vnni<K: Kernel>(kernel: K) {
     // SAFETY: the caller has checked for the features of this function.
-    unsafe { kernel.run::<Avx512<true>>() }
+    unsafe { kernel.run::<Avx512>() }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline(never)]
 unsafe fn call_plain<K: Kernel>(kernel: K) {
     // SAFETY: the caller has checked for the features of this function.
-    unsafe { kernel.run::<Avx512<false>>() }
+    unsafe { kernel.run::<Avx512>() }
 }
 
 // SAFETY of the blocks below: the trait's promise that the processor has the instructions and pointers are valid.
-impl<const VNNI: bool> Simd for Avx512<VNNI> {
+impl Simd for Avx512 {
     type I = __m512i;
     type F = __m512;
 
@@ -35,7 +35,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     #[inline(always)]
     unsafe fn call<K: Kernel>(kernel: K) {
         // SAFETY: see above.
-        unsafe { if VNNI && K::DOTS { call_vnni(kernel) } else { call_plain(kernel) } }
+        unsafe { if K::DOTS { call_vnni(kernel) } else { call_plain(kernel) } }
     }
 
     #[inline(always)]
@@ -270,23 +270,8 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
 
     #[inline(always)]
     unsafe fn dot<const WIDE: bool>(sums: __m512i, unsigned: __m512i, signed: __m512i) -> __m512i {
-        // SAFETY: see above.
-        unsafe {
-            if VNNI {
-                return _mm512_dpbusd_epi32(sums, unsigned, signed);
-            }
-            if WIDE {
-                // Pairs of products of bytes may not fit 16 bits: even and odd bytes as 16-bit numbers.
-                let bytes = _mm512_set1_epi16(255);
-                let even = _mm512_and_si512(unsigned, bytes);
-                let odd = _mm512_srli_epi16::<8>(unsigned);
-                let even = _mm512_madd_epi16(even, _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(signed)));
-                let odd = _mm512_madd_epi16(odd, _mm512_srai_epi16::<8>(signed));
-                return _mm512_add_epi32(sums, _mm512_add_epi32(even, odd));
-            }
-            let pairs = _mm512_maddubs_epi16(unsigned, signed);
-            _mm512_add_epi32(sums, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
-        }
+        // SAFETY: see above; kernels that call this say so.
+        unsafe { _mm512_dpbusd_epi32(sums, unsigned, signed) }
     }
 
     #[inline(always)]
