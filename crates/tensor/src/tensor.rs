@@ -224,7 +224,8 @@ impl Tensor {
         const TILE: usize = 16;
         let (dims, strides) = (self.shape().dims(), self.layout.strides());
         let (outer, matrix) = dims.split_at(dims.len() - 2);
-        let ([rows, columns], [down, across]) = ([matrix[0], matrix[1]], [strides[outer.len()], strides[outer.len() + 1]]);
+        let ([rows, columns], [down, across]) =
+            ([matrix[0], matrix[1]], [strides[outer.len()], strides[outer.len() + 1]]);
         let words = source.as_chunks::<N>().0;
         let matrices = target.as_chunks_mut::<N>().0.chunks_exact_mut((rows * columns).max(1));
         for (number, target) in matrices.enumerate() {

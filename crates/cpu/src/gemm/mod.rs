@@ -15,7 +15,7 @@ mod sources;
 
 use micro::{Arguments, multiply_tile};
 pub(crate) use room::Room;
-pub(crate) use sources::{Matrix, Panels};
+pub(crate) use sources::{From, Matrix, Panels};
 
 /// Rows of the right matrix that are gathered at once; the room of a panel.
 pub(crate) const CHUNK: usize = 512;
@@ -130,7 +130,15 @@ fn gather_tile(matrix: &Matrix, first: usize, count: usize, height: usize, targe
     const COLUMNS: usize = 64;
     for (part, to) in target.chunks_mut(COLUMNS * height).enumerate() {
         let start = part * COLUMNS;
-        for m in 0..height {
+        let mut done = 0;
+        if matrix.column == 1 {
+            while done + 4 <= count.min(height) {
+                let rows = [0, 1, 2, 3].map(|m| &matrix.values[at(done + m) + start..][..to.len() / height]);
+                turn_four(rows, height, &mut to[done..]);
+                done += 4;
+            }
+        }
+        for m in done..height {
             let to = to[m..].iter_mut().step_by(height);
             if m >= count {
                 to.for_each(|to| *to = 0.0);
@@ -141,6 +149,23 @@ fn gather_tile(matrix: &Matrix, first: usize, count: usize, height: usize, targe
                 to.zip(row).for_each(|(to, v)| *to = *v);
             }
         }
+    }
+}
+
+/// Writes four rows as columns that lie `height` apart.
+fn turn_four(rows: [&[f32]; 4], height: usize, to: &mut [f32]) {
+    let [a, b, c, d] = rows.map(|row| row.as_chunks::<4>().0);
+    let mut lines = to.chunks_mut(height);
+    for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
+        for i in 0..4 {
+            if let Some(line) = lines.next().and_then(|line| line.first_chunk_mut::<4>()) {
+                *line = [a[i], b[i], c[i], d[i]];
+            }
+        }
+    }
+    let done = rows[0].len() / 4 * 4;
+    for (k, line) in (done..rows[0].len()).zip(lines) {
+        line.iter_mut().zip(rows).for_each(|(to, row)| *to = row[k]);
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{CHUNK, Right};
 use crate::isa::{self, Level, dispatch};
-use crate::simd::Simd;
+use crate::simd::{Simd, tile_pieces, transpose};
 
 /// A matrix of floats: value `(i, j)` is `values[i * row + j * column]`.
 #[derive(Clone, Copy)]
@@ -38,6 +38,23 @@ impl Right for Panels<'_> {
     }
 
     unsafe fn fill(&self, _level: Level, _rows: Range<usize>, _columns: Range<usize>, _panels: *mut f32) {}
+}
+
+/// Another matrix from row `first` on, which is a multiple of [`CHUNK`].
+pub(crate) struct From<'a> {
+    pub right: &'a dyn Right,
+    pub first: usize,
+}
+
+impl Right for From<'_> {
+    fn together(&self) -> usize {
+        self.right.together()
+    }
+
+    unsafe fn fill(&self, level: Level, rows: Range<usize>, columns: Range<usize>, panels: *mut f32) {
+        // SAFETY: the trait's promise; the rows exist in the other matrix.
+        unsafe { self.right.fill(level, rows.start + self.first..rows.end + self.first, columns, panels) }
+    }
 }
 
 impl Right for Matrix<'_> {
@@ -89,13 +106,32 @@ unsafe fn gather<S: Simd>(right: &Matrix, start: usize, count: usize, first: usi
         }
         return;
     }
+    let mut done = 0;
+    if right.row == 1 && columns == width {
+        done = count / 4 * 4;
+        let stride = size_of::<f32>() * right.column;
+        for half in 0..2 {
+            let first = first + half * S::ROWS;
+            let last = (first + S::ROWS - 1) * right.column + start + count;
+            let values = &right.values[first * right.column + start..last];
+            for k in (0..done).step_by(4) {
+                // SAFETY: four values of each column end at or before the last of `values`, and the panel has their rows.
+                unsafe {
+                    let words = transpose::<S>(tile_pieces::<S>(values.as_ptr().add(k).cast(), stride));
+                    for (i, word) in words.into_iter().enumerate() {
+                        S::store_float(panel.as_mut_ptr().add((k + i) * width + half * S::ROWS), S::as_float(word));
+                    }
+                }
+            }
+        }
+    }
     for c in 0..width {
-        let to = panel[c..].iter_mut().step_by(width);
+        let to = panel[done * width + c..].iter_mut().step_by(width);
         if c >= columns {
             to.for_each(|to| *to = 0.0);
             continue;
         }
-        let column = &right.values[(first + c) * right.column + start * right.row..];
+        let column = &right.values[(first + c) * right.column + (start + done) * right.row..];
         if right.row == 1 {
             to.zip(column).for_each(|(to, v)| *to = *v);
         } else {

@@ -23,16 +23,9 @@ pub(super) fn forward<C: Codes>(weights: &Rows<'_>, x: Tiles, rows: usize, y: &S
     multiply(x, 0..x.inner, &Across::<C> { weights, codes: PhantomData }, rows, y, false, session);
 }
 
-/// `y` becomes, or with `add` grows by, `x` times the weights as they stand, which have `columns`.
-pub(super) fn back<C: Codes>(
-    weights: &Rows<'_>,
-    x: Tiles,
-    columns: usize,
-    y: &Span<f32>,
-    add: bool,
-    session: &Session<'_>,
-) {
-    multiply(x, 0..x.inner, &Along::<C> { weights, codes: PhantomData }, columns, y, add, session);
+/// The weights as they stand.
+pub(super) fn standing<'a, C: Codes>(weights: &'a Rows<'a>) -> Box<dyn Right + 'a> {
+    Box::new(Along::<C> { weights, codes: PhantomData })
 }
 
 /// The transpose of weights.

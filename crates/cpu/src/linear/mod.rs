@@ -9,7 +9,7 @@ use windlass_runtime::scheduler::Session;
 use windlass_tensor::{DType, Element, PackedLayout};
 
 use crate::Error;
-use crate::gemm::{Left, Matrix};
+use crate::gemm::{From, Left, Matrix, multiply};
 use crate::simd::Simd;
 use crate::span::Span;
 
@@ -29,6 +29,10 @@ pub(crate) use dense::decode;
 
 /// Rows of weights that are worked on together at most: two vectors of the widest level.
 const PANEL: usize = 32;
+
+/// Rows of weights that are multiplied on the way back before the next ones: their activations stay near. A multiple of
+/// [`CHUNK`](crate::gemm::CHUNK).
+const TOGETHER: usize = 16 << 10;
 
 /// A matrix of weights, `rows` output features by `columns` input features, borrowed from where it lies.
 pub struct Linear<'a> {
@@ -192,15 +196,19 @@ impl<'a> Linear<'a> {
                 return Err(Error::Size { what, expected, found });
             }
         }
-        let left = Left::gather(&Matrix::of_rows(x, self.rows), m, self.rows, session);
-        let (x, y, columns) = (left.tiles(), Span::of(y), self.columns);
-        match &self.weights {
-            Weights::Codes(Entry { exact, .. }, weights) | Weights::Exact(exact, weights) => {
-                (exact.back)(weights, x, columns, &y, add, session);
-            }
-            Weights::Dense(dtype, weights) => dense::back(*dtype, weights, x, columns, &y, add, session),
+        let right = match &self.weights {
+            Weights::Codes(Entry { exact, .. }, weights) | Weights::Exact(exact, weights) => (exact.standing)(weights),
+            Weights::Dense(dtype, weights) => dense::standing(*dtype, weights, self.columns),
             Weights::Scaled(_) => return Err(Error::Element("a scheme of 8-bit floats".into())),
             Weights::Decoded(packing, _) => return Err(Error::Element(packing.scheme.name().into())),
+        };
+        let y = Span::of(y);
+        for first in (0..self.rows).step_by(TOGETHER) {
+            let count = TOGETHER.min(self.rows - first);
+            let part = Matrix { values: &x[first..], row: self.rows, column: 1 };
+            let left = Left::gather(&part, m, count, session);
+            let right = From { right: &*right, first };
+            multiply(left.tiles(), 0..count, &right, self.columns, &y, add || first > 0, session);
         }
         Ok(())
     }

@@ -40,16 +40,7 @@ pub(super) fn parts<'a>(
     let float = float(packing.float)?;
     let plane = |index: usize, kind: Kind| Some(Numbers { kind, bytes: planes.get(index)? });
     let apart = |scales: Numbers<'a>, factor: f32, mins: Option<(Numbers<'a>, Min)>| {
-        Some(Apart {
-            scales,
-            factor,
-            nested: None,
-            mins,
-            rows,
-            band: 1,
-            group,
-            per_row: columns.div_ceil(group),
-        })
+        Some(Apart { scales, factor, nested: None, mins, rows, band: 1, group, per_row: columns.div_ceil(group) })
     };
     let width = |bits: u8| match (bits, group) {
         (1, 16) => Some("1 bit by 16"),

@@ -12,7 +12,8 @@ pub(super) const KERNEL: Kernel = Kernel { op: "lora_linear", supports, run };
 fn supports(q: &Inquiry) -> Result<(), &'static str> {
     let floats = |t: &Tensor| t.element().dtype() == Some(DType::F32);
     let (maps, _) = q.inputs[1..].as_chunks::<3>();
-    let served = |t: &Tensor| matches!(t.element(), Element::Plain(DType::F32 | DType::F16 | DType::BF16) | Element::Packed(_));
+    let served =
+        |t: &Tensor| matches!(t.element(), Element::Plain(DType::F32 | DType::F16 | DType::BF16) | Element::Packed(_));
     let whole = q.inputs[1..].iter().all(|t| t.shape().values() > 0) && q.inputs[0].shape().values() > 0;
     if whole && floats(q.inputs[0]) && maps.iter().all(|[w, a, b]| served(w) && floats(a) && floats(b)) {
         Ok(())

@@ -174,7 +174,9 @@ struct Found<B> {
 impl<S: Source> State<S> {
     /// An idle block, or a new one, of `bytes` or somewhat more. `None` if the budget does not allow it.
     fn find(&mut self, source: &S, owner: &'static str, bytes: usize) -> Option<io::Result<Found<S::Block>>> {
-        let fitting = self.idle.range_mut(bytes..bytes.saturating_mul(2)).find(|(_, blocks)| !blocks.is_empty());
+        // A much larger one would stay half empty for as long as this is needed.
+        let most = bytes.saturating_add(bytes / 4);
+        let fitting = self.idle.range_mut(bytes..=most).find(|(_, blocks)| !blocks.is_empty());
         if let Some((&bytes, blocks)) = fitting
             && self.ledger.allows(owner, bytes as u64)
         {

@@ -6,7 +6,7 @@ use windlass_runtime::scheduler::Session;
 
 use super::activations::{Activations, Form};
 use super::{Output, Rows, exact, matrix, vector};
-use crate::gemm::Tiles;
+use crate::gemm::{Right, Tiles};
 use crate::simd::Simd;
 use crate::span::Span;
 
@@ -72,7 +72,8 @@ pub(super) struct Exact {
     /// What scales that are apart are multiplied by, where it is not what [`Entry::apply`] wants.
     pub factor: Option<f32>,
     pub forward: fn(&Rows<'_>, Tiles, usize, &Span<f32>, &Session<'_>),
-    pub back: fn(&Rows<'_>, Tiles, usize, &Span<f32>, bool, &Session<'_>),
+    /// The weights as they stand.
+    pub standing: for<'a> fn(&'a Rows<'a>) -> Box<dyn Right + 'a>,
 }
 
 static ENTRIES: &[Entry] = &[
@@ -124,13 +125,13 @@ pub(super) fn entry(name: &str) -> Option<&'static Entry> {
 }
 
 const fn make<C: Codes>(name: &'static str) -> Entry {
-    let exact = Exact { factor: None, forward: exact::forward::<C>, back: exact::back::<C> };
+    let exact = Exact { factor: None, forward: exact::forward::<C>, standing: exact::standing::<C> };
     Entry { name, block: C::BLOCK, bytes: C::BYTES, form: C::FORM, apply: apply::<C>, exact }
 }
 
 /// Codes of a list of values: `C` rounds these to whole numbers, `L` does not.
 const fn listed<C: Codes, L: Codes>(name: &'static str) -> Entry {
-    let exact = Exact { factor: Some(1.0), forward: exact::forward::<L>, back: exact::back::<L> };
+    let exact = Exact { factor: Some(1.0), forward: exact::forward::<L>, standing: exact::standing::<L> };
     Entry { exact, ..unpacked::<C>(name) }
 }
 

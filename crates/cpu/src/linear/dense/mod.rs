@@ -12,7 +12,7 @@ use super::activations::Activations;
 use super::apart::Fill;
 use super::{Output, PANEL, Rows};
 use crate::Error;
-use crate::gemm::{CHUNK, Tiles, multiply, multiply_part};
+use crate::gemm::{CHUNK, Right, multiply, multiply_part};
 use crate::isa::dispatch;
 use crate::simd::Simd;
 use crate::span::Span;
@@ -175,21 +175,12 @@ pub(super) fn add(weights: &Rows<'_>, x: &Activations, rows: usize, y: &Span<f32
     multiply(x.floats(), 0..x.columns, &Across::<F32>::new(weights, 0), rows, y, true, session);
 }
 
-/// `y` becomes, or with `add` grows by, `x` times floats as they stand.
-pub(super) fn back(
-    dtype: DType,
-    weights: &Rows<'_>,
-    x: Tiles,
-    columns: usize,
-    y: &Span<f32>,
-    add: bool,
-    session: &Session<'_>,
-) {
-    let inner = 0..x.inner;
+/// Floats as they stand.
+pub(super) fn standing<'a>(dtype: DType, weights: &'a Rows<'a>, columns: usize) -> Box<dyn Right + 'a> {
     match dtype {
-        DType::F16 => multiply(x, inner, &Along::<F16>::new(weights, columns), columns, y, add, session),
-        DType::BF16 => multiply(x, inner, &Along::<Bf16>::new(weights, columns), columns, y, add, session),
-        _ => multiply(x, inner, &Along::<F32>::new(weights, columns), columns, y, add, session),
+        DType::F16 => Box::new(Along::<F16>::new(weights, columns)),
+        DType::BF16 => Box::new(Along::<Bf16>::new(weights, columns)),
+        _ => Box::new(Along::<F32>::new(weights, columns)),
     }
 }
 
