@@ -125,8 +125,9 @@ unsafe fn gather<S: Simd>(right: &Matrix, start: usize, count: usize, first: usi
             }
         }
     }
-    for c in 0..width {
-        let to = panel[done * width + c..].iter_mut().step_by(width);
+    let panel = &mut panel[done * width..];
+    for c in 0..if panel.is_empty() { 0 } else { width } {
+        let to = panel[c..].iter_mut().step_by(width);
         if c >= columns {
             to.for_each(|to| *to = 0.0);
             continue;
