@@ -18,6 +18,7 @@ import torch.nn.functional as F
 parser = argparse.ArgumentParser()
 parser.add_argument("example")
 parser.add_argument("--rounds", type=int, default=5)
+parser.add_argument("--only", nargs="*", help="these ops")
 parser.add_argument("--threads", type=int, default=2)
 arguments = parser.parse_args()
 torch.set_num_threads(arguments.threads)
@@ -39,6 +40,13 @@ def rotate(x):
     return x * cosine + torch.cat((-second, first), -1) * sine
 
 
+def stepper(make):
+    with torch.enable_grad():
+        parameter = torch.nn.Parameter(large.clone())
+    parameter.grad = large
+    return make([parameter]).step
+
+
 query = heads.transpose(0, 1)[None]
 PEER = {
     "matmul": lambda: square @ square,
@@ -47,8 +55,11 @@ PEER = {
     "rope": lambda: rotate(heads),
     "swiglu": lambda: F.silu(large) * large,
     "attention": lambda: F.scaled_dot_product_attention(query, keys, keys, is_causal=True),
+    "adam_step": stepper(lambda p: torch.optim.AdamW(p, fused=True)),
+    "momentum_step": stepper(lambda p: torch.optim.SGD(p, momentum=0.9, fused=True)),
 }
-# MiB that an op must read and write.
+# MiB that an op must read and write; those of steps of optimizers it changes where they are.
+CHANGE = {"adam_step": (256, 192), "adam8_step": (161, 97), "momentum_step": (192, 128), "lion_step": (192, 128)}
 COPY = {"rms_norm": (64, 64), "softmax": (64, 64), "rope": (8, 8), "swiglu": (128, 64)}
 
 ours = subprocess.Popen([arguments.example, str(arguments.threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -72,13 +83,16 @@ def theirs(call):
 print("| op | windlass ms | torch ms | torch / windlass (min-max) | share of a copy |\n|---|---|---|---|---|")
 with torch.no_grad():
     for name, call in PEER.items():
+        if arguments.only and name not in arguments.only:
+            continue
         turns = []
         for _ in range(arguments.rounds):
             copy = ask("copy %d %d" % COPY[name]) if name in COPY else 0
+            copy = ask("change %d %d" % CHANGE[name]) if name in CHANGE else copy
             turns.append((ask(name), theirs(call), copy))
         mine, peer, copies = zip(*turns)
         ratios = [p / m for m, p, _ in turns]
-        share = f"{statistics.median(c / m for m, _, c in turns):.0%}" if name in COPY else ""
+        share = f"{statistics.median(c / m for m, _, c in turns):.0%}" if copies[0] else ""
         print(
             f"| {name} | {statistics.median(mine):.2f} | {statistics.median(peer):.2f} "
             f"| {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) | {share} |"

@@ -1,15 +1,17 @@
 //! Milliseconds of ops, for `benches/ops.py`: `cargo run --release -p windlass-cpu --example ops -- [threads]`.
 //!
 //! Reads a name per line and answers with the milliseconds of one call, the best of several. `copy N M` reads N MiB and
-//! writes M: the yardstick of what memory bounds. `dispatch` is a call of an op on one value. All outputs are in memory that
+//! writes M, `change N M` reads N MiB and changes M where they are: the yardsticks of what memory bounds. `dispatch` is a call of an op on one value. All outputs are in memory that
 //! was used before, as in a model.
 
+use std::collections::HashMap;
 use std::hint::black_box;
 use std::io::{BufRead, Write};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use windlass_ops::library::{Attention, Rope, attention, elementwise, linear, matmul, rms_norm, rope, softmax};
-use windlass_ops::{Context, Error};
+use windlass_ops::{Attributes, Context, Error};
 use windlass_runtime::random::Philox;
 use windlass_runtime::scheduler::{self, Session};
 use windlass_tensor::{DType, Tensor};
@@ -31,6 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let answer = match words[..] {
             ["copy", read, write] => copy(read.parse()?, write.parse()?),
+            ["change", read, write] => change(read.parse()?, write.parse()?),
             ["dispatch"] => cases.dispatch()?,
             [name] => cases.time(name)?,
             _ => return Err(format!("what is {line:?}?").into()),
@@ -51,6 +54,8 @@ struct Cases {
     cache: [Tensor; 2],
     halves: [Tensor; 2],
     one: Tensor,
+    /// What steps of optimizers change; made when they are first asked for.
+    states: Mutex<HashMap<String, Vec<Tensor>>>,
 }
 
 fn normal(shape: &[usize]) -> Result<Tensor, Error> {
@@ -79,6 +84,7 @@ impl Cases {
             cache: [cache.clone(), cache],
             halves: [half.clone(), half],
             one: normal(&[1])?,
+            states: Mutex::default(),
         })
     }
 
@@ -97,8 +103,26 @@ impl Cases {
             "decode_64" => attention(cx, &first?, half_keys, half_values, &how(63, true)),
             "decode_544" => attention(cx, &first?, half_keys, half_values, &how(543, true)),
             "decode_2048" => attention(cx, &first?, half_keys, half_values, &how(2047, true)),
+            _ if name.ends_with("_step") => self.step(cx, name),
             _ => Err(Error::Argument { op: "bench", message: format!("there is no case {name:?}") }),
         }
+    }
+
+    /// A step of an optimizer, in place.
+    fn step(&self, cx: &Context, name: &str) -> Result<Tensor, Error> {
+        let op = windlass_ops::op(name)?;
+        let known = |name: &str| op.attributes.iter().any(|attribute| attribute.name == name);
+        let how = Attributes::new().float("learning_rate", 1e-3);
+        let how = if known("step") { how.int("step", 5) } else { how };
+        let how = if known("momentum") { how.float("momentum", 0.9) } else { how };
+        let mut states = self.states.lock().unwrap_or_else(|e| e.into_inner());
+        if !states.contains_key(name) {
+            states.insert(name.into(), cx.call(op, &[&self.large], &how)?);
+        }
+        if let Some(all) = states.get_mut(name) {
+            cx.call_into(op, &[&self.large], &how, all)?;
+        }
+        Ok(self.one.clone())
     }
 
     fn time(&self, name: &str) -> Result<f64, Error> {
@@ -136,6 +160,34 @@ fn copy(read: usize, write: usize) -> f64 {
         best = best.min(start.elapsed().as_secs_f64() * 1e3);
         black_box(&target);
     }
+    best
+}
+
+/// Milliseconds of reading `read` MiB of which `write` are changed where they are, the best of several.
+fn change(read: usize, write: usize) -> f64 {
+    const PIECES: usize = 1024;
+    let source = vec![1.0f32; (read - write) << 18];
+    let mut target = vec![0.0f32; write << 18];
+    let (from, to) = (source.len() / PIECES, target.len() / PIECES);
+    let mut best = f64::INFINITY;
+    for _ in 0..CALLS {
+        let start = Instant::now();
+        let pieces: Vec<Mutex<&mut [f32]>> = target.chunks_mut(to).map(Mutex::new).collect();
+        scheduler::team().enter(|session| {
+            session.split(PIECES, 4, &|range| {
+                for i in range {
+                    let mut sums = [1.0f32; 64];
+                    for part in source[i * from..][..from].as_chunks::<64>().0 {
+                        sums.iter_mut().zip(part).for_each(|(sum, v)| *sum += v);
+                    }
+                    let mut piece = pieces[i].lock().unwrap_or_else(|e| e.into_inner());
+                    piece.iter_mut().for_each(|v| *v += sums[0]);
+                }
+            });
+        });
+        best = best.min(start.elapsed().as_secs_f64() * 1e3);
+    }
+    black_box(&target);
     best
 }
 

@@ -24,7 +24,7 @@ fn none_wrong(level: Level, quick: bool) {
 /// What training adds to running, on each instruction set, with all profiles.
 #[test]
 fn kernels_of_training_agree_on_every_level() {
-    const OPS: [&str; 13] = [
+    const OPS: [&str; 21] = [
         "lora_linear",
         "linear_transposed",
         "matmul",
@@ -36,6 +36,14 @@ fn kernels_of_training_agree_on_every_level() {
         "cross_entropy_backward",
         "cross_entropy_step",
         "adam_step",
+        "adam8_step",
+        "sgd_step",
+        "momentum_step",
+        "rmsprop_step",
+        "rmsprop_centered_step",
+        "adagrad_step",
+        "adadelta_step",
+        "lion_step",
         "norm",
         "swiglu_dx",
     ];

@@ -85,8 +85,19 @@ impl Decoder {
         self.need(role, Some(layer)).map(|weight| &weight.tensor)
     }
 
-    pub(crate) fn weights(&self) -> &Weights {
+    /// All weights.
+    pub fn weights(&self) -> &Weights {
         &self.weights
+    }
+
+    /// A decoder of which layer `i` is this one's layer `order[i]`; `hyper` says the same number of layers.
+    pub fn with_layers(&self, hyper: Hyper, order: &[usize]) -> Result<Decoder, Error> {
+        let known = self.hyper.layers();
+        if hyper.layers() != order.len() || order.iter().any(|layer| *layer >= known) {
+            let message = format!("{} layers cannot be made of {order:?} of {known}", hyper.layers());
+            return Err(Error::Unsupported { architecture: self.architecture.name(), message });
+        }
+        Ok(Decoder { hyper, weights: self.weights.reordered(order), ..self.clone() })
     }
 
     /// The op that joins both halves of a gated block.

@@ -56,6 +56,11 @@ impl Trainable {
         &self.decoder
     }
 
+    /// The place among the parameters of a weight that is trained itself.
+    pub fn place(&self, role: Role, part: Part, layer: Option<usize>) -> Option<usize> {
+        self.whole.get(&(role, part, layer)).copied()
+    }
+
     /// The sum of the losses of all targets.
     pub fn loss(self: &Arc<Self>, tape: &Tape, pass: &Pass) -> Result<Var, Error> {
         let hidden = self.hidden(tape, pass)?;

@@ -80,6 +80,20 @@ impl Weights {
         self.layers.as_ref().map(|layers| layers.layer(layer)).transpose()
     }
 
+    /// Weights of which layer `i` is what was layer `order[i]`; the memory is shared.
+    pub fn reordered(&self, order: &[usize]) -> Weights {
+        let mut by_key = HashMap::new();
+        for (key, weight) in self.by_key.iter() {
+            let Some(layer) = key.layer else {
+                by_key.insert(*key, weight.clone());
+                continue;
+            };
+            let places = (0..).zip(order).filter(|(_, old)| **old == layer);
+            by_key.extend(places.map(|(new, _)| (Key { layer: Some(new), ..*key }, weight.clone())));
+        }
+        Weights { by_key: Arc::new(by_key), layers: None }
+    }
+
     /// The weight of a role at the ends of the model, or in a layer.
     pub fn get(&self, role: Role, layer: Option<usize>) -> Option<&Weight> {
         self.by_key.get(&Key { role, part: Part::Weight, layer, expert: None })

@@ -13,7 +13,25 @@ use crate::{Error, Gradients, Var};
 pub struct Parameter {
     pub name: String,
     pub tensor: Tensor,
+    pub group: Group,
     number: u64,
+}
+
+/// How a parameter is treated apart from others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// Its learning rate is that of all times this.
+    pub rate: f64,
+    /// Its weight decay, where it is not that of all.
+    pub weight_decay: Option<f64>,
+    /// Whether optimizers of matrices (Muon) treat it as they treat vectors: embeddings and heads.
+    pub plain: bool,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self { rate: 1.0, weight_decay: None, plain: false }
+    }
 }
 
 /// All tensors that are trained, in a fixed order.
@@ -29,17 +47,23 @@ impl Parameter {
         Var::numbered(self.tensor.clone(), self.number)
     }
 
-    /// Runs `step` on the tensor and on `state`, which change where they are: meanwhile nobody else holds them.
-    pub(crate) fn change<const N: usize>(
+    /// Runs `step` on the tensor and on `state`, which change where they are: meanwhile nobody else holds them. What somebody
+    /// holds already is copied before.
+    pub(crate) fn change(
         &mut self,
-        state: &mut [Tensor; N],
+        state: &mut [(&'static str, Tensor)],
         step: impl FnOnce(&mut [Tensor]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let nothing = Tensor::from_slice::<f32>(&[], [0])?;
-        let taken = |tensor: &mut Tensor| std::mem::replace(tensor, nothing.clone());
-        let mut all: Vec<Tensor> = std::iter::once(&mut self.tensor).chain(state.iter_mut()).map(taken).collect();
+        let mut all = Vec::with_capacity(1 + state.len());
+        for tensor in std::iter::once(&mut self.tensor).chain(state.iter_mut().map(|(_, tensor)| tensor)) {
+            if tensor.bytes_mut().is_none() {
+                *tensor = copied(tensor)?;
+            }
+            all.push(std::mem::replace(tensor, nothing.clone()));
+        }
         let result = step(&mut all);
-        let back = std::iter::once(&mut self.tensor).chain(state.iter_mut());
+        let back = std::iter::once(&mut self.tensor).chain(state.iter_mut().map(|(_, tensor)| tensor));
         back.zip(all).for_each(|(tensor, changed)| *tensor = changed);
         result
     }
@@ -63,7 +87,7 @@ impl Parameters {
             return Err(Error::Parameter { name, message: "is there already".into() });
         }
         self.by_name.insert(name.clone(), self.all.len());
-        self.all.push(Parameter { name, tensor, number: number() });
+        self.all.push(Parameter { name, tensor, group: Group::default(), number: number() });
         Ok(self.all.len() - 1)
     }
 
@@ -136,6 +160,23 @@ impl Parameters {
         Ok(norm)
     }
 
+    /// Puts every value of all gradients between `-most` and `most`, as torch's `clip_grad_value_` does.
+    pub fn clip_gradient_values(&self, cx: &Context, gradients: &mut Gradients, most: f64) -> Result<(), Error> {
+        let range = Attributes::new().float("low", -most).float("high", most);
+        for parameter in &self.all {
+            let Some(gradient) = parameter.gradient(gradients) else { continue };
+            let clipped = library::elementwise_with(cx, "clamp", &[gradient], &range)?;
+            gradients.replace(parameter.number, clipped);
+        }
+        Ok(())
+    }
+
+    /// Treats the parameters whose names match a pattern (`*` stands for any text) as `group` says. Gives how many match.
+    pub fn regroup(&mut self, pattern: &str, group: &Group) -> usize {
+        let chosen = self.all.iter_mut().filter(|parameter| matches(pattern, &parameter.name));
+        chosen.map(|parameter| parameter.group = group.clone()).count()
+    }
+
     /// Multiplies all gradients.
     pub fn scale_gradients(&self, cx: &Context, gradients: &mut Gradients, by: f64) -> Result<(), Error> {
         for parameter in &self.all {
@@ -145,5 +186,43 @@ impl Parameters {
             gradients.replace(parameter.number, scaled);
         }
         Ok(())
+    }
+}
+
+/// Whether `name` is of the form of `pattern`, in which `*` stands for any text.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = rest.get(at + part.len()..).unwrap_or_default();
+    }
+    rest.ends_with(last)
+}
+
+/// The same values in memory of their own.
+fn copied(tensor: &Tensor) -> Result<Tensor, Error> {
+    let mut copy = windlass_ops::zeros_of(tensor.element(), tensor.shape().to_vec())?;
+    if let Some(bytes) = copy.bytes_mut() {
+        tensor.read(bytes)?;
+    }
+    Ok(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn patterns_match_whole_names() {
+        let name = "model.layers.3.mlp.up_proj.weight";
+        for pattern in ["*", name, "*.weight", "model.layers.3.*", "model.*.mlp.*.weight", "*up*proj*"] {
+            assert!(matches(pattern, name), "{pattern}");
+        }
+        for pattern in ["", "weight", "*.bias", "model.layers.4.*", "*mlp.mlp*", "model.layers.3.mlp.up_proj.weight.*"]
+        {
+            assert!(!matches(pattern, name), "{pattern}");
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! Calls of ops that are remembered.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex};
 
 use windlass_ops::{Attributes, Context, Gradient, Op, Reads, Saved, library};
 use windlass_tensor::Tensor;
 
+use crate::checkpoint::Replay;
 use crate::forget::{Again, Held};
 use crate::var::{Kept, Node, number};
 use crate::{Error, Function, Gradients, Var};
@@ -14,13 +15,16 @@ use crate::{Error, Function, Gradients, Var};
 pub struct Tape<'a> {
     cx: &'a Context<'a, 'a>,
     recording: Cell<bool>,
+    /// Whether what calls of an op give is computed again.
     forgets: fn(&'static Op) -> bool,
+    /// What a checkpoint keeps of the calls, or kept before.
+    replay: RefCell<Option<Replay>>,
 }
 
 impl<'a> Tape<'a> {
     /// Calls in the context `cx`.
     pub fn new(cx: &'a Context<'a, 'a>) -> Self {
-        Self { cx, recording: Cell::new(true), forgets: |_| false }
+        Self { cx, recording: Cell::new(true), forgets: |_| false, replay: RefCell::default() }
     }
 
     /// Does not keep what calls of such ops give where their inputs are kept anyway: it is computed again on the way back,
@@ -50,7 +54,7 @@ impl<'a> Tape<'a> {
     /// Calls an op.
     pub fn call(&self, op: &'static Op, inputs: &[&Var], attributes: &Attributes) -> Result<Vec<Var>, Error> {
         let tensors: Vec<&Tensor> = inputs.iter().map(|var| var.tensor()).collect();
-        let outputs = self.cx.call(op, &tensors, attributes)?;
+        let outputs = self.computed(op, &tensors, attributes)?;
         if !self.remembers(inputs) {
             return Ok(outputs.into_iter().map(Var::constant).collect());
         }
@@ -161,6 +165,28 @@ impl<'a> Tape<'a> {
         back: impl FnOnce(Tensor) -> Result<Tensor, Error> + Send + 'static,
     ) -> Result<Var, Error> {
         Ok(self.custom(&[x], vec![tensor], Flow("view", move |gradient, _: &Context| back(gradient))).remove(0))
+    }
+
+    /// With what a checkpoint keeps meanwhile; gives what it kept.
+    pub(crate) fn replaying<R>(&self, replay: Replay, work: impl FnOnce(&Self) -> R) -> (R, Option<Replay>) {
+        let before = self.replay.replace(Some(replay));
+        let result = work(self);
+        (result, self.replay.replace(before))
+    }
+
+    /// The outputs of a call, or what a checkpoint kept of them.
+    fn computed(&self, op: &'static Op, inputs: &[&Tensor], attributes: &Attributes) -> Result<Vec<Tensor>, Error> {
+        let kept = self.replay.borrow_mut().as_mut().and_then(|replay| replay.take(op));
+        match kept {
+            Some(outputs) => Ok(outputs),
+            None => {
+                let outputs = self.cx.call(op, inputs, attributes)?;
+                if let Some(replay) = &mut *self.replay.borrow_mut() {
+                    replay.keep(op, &outputs);
+                }
+                Ok(outputs)
+            }
+        }
     }
 
     fn remembers(&self, inputs: &[&Var]) -> bool {

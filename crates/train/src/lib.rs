@@ -6,8 +6,10 @@ mod error;
 mod guard;
 mod method;
 mod trainer;
+mod whole;
 
 pub use checkpoint::State;
 pub use error::Error;
 pub use method::{Adapter, LoraOptions, Module, Start, attach, in_plain_order};
 pub use trainer::{Options, StepReport, Trainer};
+pub use whole::{Expansion, expanded, weight, whole};

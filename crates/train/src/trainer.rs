@@ -24,6 +24,8 @@ pub struct Options {
     /// Batches whose gradients make one step.
     pub accumulate: usize,
     pub max_grad_norm: Option<f64>,
+    /// Largest value of a gradient, before its length is cut.
+    pub max_grad_value: Option<f64>,
     pub seed: u64,
     pub shuffle: bool,
     /// Whether layers are computed again on the way back, which takes less memory and more time.
@@ -139,6 +141,9 @@ impl Trainer {
             gradients.add(cx, found)?;
         }
         let loss = loss / targets.max(1) as f64;
+        if let Some(most) = self.options.max_grad_value {
+            self.parameters.clip_gradient_values(cx, &mut gradients, most)?;
+        }
         let grad_norm = match self.options.max_grad_norm {
             Some(most) => self.parameters.clip_gradients(cx, &mut gradients, most)?,
             None => self.parameters.gradient_norm(cx, &gradients)?,

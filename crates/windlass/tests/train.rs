@@ -43,7 +43,7 @@ fn options(model: &Path, run: &str, method: &str, targets: &[&str], out: &Path) 
         shuffle: false,
         learning_rate: 5e-3,
         scheduler: "constant".into(),
-        weight_decay: 0.01,
+        weight_decay: Some(0.01),
         max_grad_norm: 0.0,
         rank: 4,
         alpha: Some(8.0),

@@ -24,11 +24,11 @@ pub struct Train {
     #[arg(long, env = "WINDLASS_DATA", value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<PathBuf>,
-    /// A folder for the adapter and metrics.jsonl
+    /// A folder for the adapter or model, and metrics.jsonl
     #[arg(long, env = "WINDLASS_OUT", value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     out: Option<PathBuf>,
-    /// lora, qlora, dora, qdora, rslora [default: lora]
+    /// lora, qlora, dora, qdora, rslora, full, llama-pro [default: lora]
     #[arg(long, env = "WINDLASS_METHOD", value_name = "M")]
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<String>,
@@ -68,27 +68,39 @@ pub struct Train {
     #[arg(long, env = "WINDLASS_LEARNING_RATE", value_name = "X")]
     #[serde(skip_serializing_if = "Option::is_none")]
     learning_rate: Option<f64>,
-    /// constant, linear, cosine [default: cosine]
+    /// constant, linear, cosine, wsd, ... (docs/reference.md) [default: cosine]
     #[arg(long, env = "WINDLASS_SCHEDULER", value_name = "S")]
     #[serde(skip_serializing_if = "Option::is_none")]
     scheduler: Option<String>,
+    /// Settings of the schedule, such as floor=0.1
+    #[arg(long, env = "WINDLASS_SCHEDULER_SETTINGS", value_name = "K=X,...", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    scheduler_settings: Vec<String>,
     /// Steps in which the rate rises from zero [default: 0]
     #[arg(long, env = "WINDLASS_WARMUP_STEPS", value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     warmup_steps: Option<u64>,
-    /// adamw, adam [default: adamw]
+    /// adamw, adamw8bit, adam, sgd, lion, adafactor, muon, ... (docs/reference.md) [default: adamw]
     #[arg(long, env = "WINDLASS_OPTIMIZER", value_name = "O")]
     #[serde(skip_serializing_if = "Option::is_none")]
     optimizer: Option<String>,
-    /// [default: 0.9]
+    /// Settings of the optimizer, such as momentum=0.9,nesterov=true
+    #[arg(long, env = "WINDLASS_OPTIMIZER_SETTINGS", value_name = "K=X,...", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    optimizer_settings: Vec<String>,
+    /// Parameters of their own rate or decay, such as '*.lora_B:rate=16;weight_decay=0'
+    #[arg(long, env = "WINDLASS_PARAMETER_GROUPS", value_name = "PATTERN:K=X;...,...", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    parameter_groups: Vec<String>,
+    /// [default: the optimizer's, 0.9 for AdamW]
     #[arg(long, env = "WINDLASS_BETA1", value_name = "X")]
     #[serde(skip_serializing_if = "Option::is_none")]
     beta1: Option<f64>,
-    /// [default: 0.999]
+    /// [default: the optimizer's, 0.999 for AdamW]
     #[arg(long, env = "WINDLASS_BETA2", value_name = "X")]
     #[serde(skip_serializing_if = "Option::is_none")]
     beta2: Option<f64>,
-    /// [default: 1e-8]
+    /// [default: the optimizer's, 1e-8 for AdamW]
     #[arg(long, env = "WINDLASS_EPSILON", value_name = "X")]
     #[serde(skip_serializing_if = "Option::is_none")]
     epsilon: Option<f64>,
@@ -100,6 +112,10 @@ pub struct Train {
     #[arg(long, env = "WINDLASS_MAX_GRAD_NORM", value_name = "X")]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_grad_norm: Option<f64>,
+    /// Larger values of gradients are cut; 0: never [default: 0]
+    #[arg(long, env = "WINDLASS_MAX_GRAD_VALUE", value_name = "X")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_grad_value: Option<f64>,
     /// Rank of the changes [default: 16]
     #[arg(long, env = "WINDLASS_RANK", value_name = "R")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,10 +132,22 @@ pub struct Train {
     #[arg(long, env = "WINDLASS_TARGET_MODULES", value_name = "A,B", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     target_modules: Vec<String>,
+    /// What numbers are held in while training: fp32, and no other yet [default: fp32]
+    #[arg(long, env = "WINDLASS_PRECISION", value_name = "P")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    precision: Option<String>,
     /// Start from this adapter (PEFT)
     #[arg(long, env = "WINDLASS_INIT_ADAPTER", value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     init_adapter: Option<PathBuf>,
+    /// With `full`: train these weights alone, such as '*norm.weight'
+    #[arg(long, env = "WINDLASS_TRAIN_ONLY", value_name = "PATTERN,...", value_delimiter = ',', num_args = 1..)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    train_only: Vec<String>,
+    /// With `llama-pro`: new layers [default: 4]
+    #[arg(long, env = "WINDLASS_EXPAND_BLOCKS", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expand_blocks: Option<usize>,
     /// Quantize the base while loading, such as to nf4
     #[arg(long, env = "WINDLASS_BASE_SCHEME", value_name = "S")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -44,7 +44,6 @@ pub fn register() {
         norm_backward::KERNEL,
         sequences::FORWARD,
         sequences::BACKWARD,
-        steps::ADAM,
         length::KERNEL,
         embedding::BAG,
         quantize::QUANTIZE,
@@ -78,6 +77,7 @@ pub fn register() {
         channels::BATCH_NORM_TRAINING,
     ];
     kernels.extend(gated::KERNELS);
+    kernels.extend(steps::KERNELS);
     kernels.extend(images::resamplers());
     let known: Vec<&str> = kernels.iter().map(|kernel| kernel.op).collect();
     let elementwise = table::all().filter(|op| elementwise::serves(op.name) && !known.contains(&op.name));

@@ -376,6 +376,34 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn sub(x: __m256, y: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_sub_ps(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn div(x: __m256, y: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_div_ps(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn sqrt(x: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_sqrt_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn sign(x: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe {
+            let (zero, one) = (_mm256_setzero_ps(), _mm256_set1_ps(1.0));
+            let up = _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(x, zero), one);
+            _mm256_sub_ps(up, _mm256_and_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, zero), one))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn fma(x: __m256, y: __m256, z: __m256) -> __m256 {
         // SAFETY: see above.
         unsafe { _mm256_fmadd_ps(x, y, z) }

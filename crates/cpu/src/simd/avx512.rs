@@ -353,6 +353,34 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn sub(x: __m512, y: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_sub_ps(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn div(x: __m512, y: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_div_ps(x, y) }
+    }
+
+    #[inline(always)]
+    unsafe fn sqrt(x: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_sqrt_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn sign(x: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe {
+            let (zero, one) = (_mm512_setzero_ps(), _mm512_set1_ps(1.0));
+            let up = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, zero), one);
+            _mm512_sub_ps(up, _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, zero), one))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn fma(x: __m512, y: __m512, z: __m512) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_fmadd_ps(x, y, z) }

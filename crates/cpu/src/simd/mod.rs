@@ -131,6 +131,11 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn pick(values: &[f32; 16], index: Self::I) -> Self::F;
     unsafe fn add(x: Self::F, y: Self::F) -> Self::F;
     unsafe fn mul(x: Self::F, y: Self::F) -> Self::F;
+    unsafe fn sub(x: Self::F, y: Self::F) -> Self::F;
+    unsafe fn div(x: Self::F, y: Self::F) -> Self::F;
+    unsafe fn sqrt(x: Self::F) -> Self::F;
+    /// -1, 0 or 1.
+    unsafe fn sign(x: Self::F) -> Self::F;
     /// `x * y + z`, rounded once where the instruction set can.
     unsafe fn fma(x: Self::F, y: Self::F, z: Self::F) -> Self::F;
 }

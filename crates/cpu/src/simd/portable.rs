@@ -350,6 +350,26 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn sub(x: F, y: F) -> F {
+        std::array::from_fn(|i| x[i] - y[i])
+    }
+
+    #[inline(always)]
+    unsafe fn div(x: F, y: F) -> F {
+        std::array::from_fn(|i| x[i] / y[i])
+    }
+
+    #[inline(always)]
+    unsafe fn sqrt(x: F) -> F {
+        std::array::from_fn(|i| x[i].sqrt())
+    }
+
+    #[inline(always)]
+    unsafe fn sign(x: F) -> F {
+        std::array::from_fn(|i| f32::from(x[i] > 0.0) - f32::from(x[i] < 0.0))
+    }
+
+    #[inline(always)]
     unsafe fn fma(x: F, y: F, z: F) -> F {
         // Without the instruction a fused product is a slow call.
         if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {

@@ -1,97 +1,77 @@
 //! Adam and AdamW.
 
-use std::collections::BTreeMap;
+use windlass_ops::Context;
+use windlass_ops::library::steps::ADAM_STEP;
+use windlass_tensor::Tensor;
 
-use windlass_ops::{Attributes, Context, library, zeros};
-use windlass_tensor::{DType, Tensor, TypedTensor};
+use super::each::{Each, Rule, State, Step, zeros_like};
+use super::{Entry, Optimizer};
+use crate::{Error, Parameter, Setting, Settings};
 
-use super::Optimizer;
-use crate::{Error, Gradients, Parameters};
+pub(super) const BETA1: Setting = Setting::new("beta1", 0.9, "how much of the mean stays");
+pub(super) const BETA2: Setting = Setting::new("beta2", 0.999, "how much of the mean square stays");
+pub(super) const EPSILON: Setting = Setting::new("epsilon", 1e-8, "added to what is divided by");
+pub(super) const DECAY: Setting = Setting::new("weight_decay", 0.0, "how much weights shrink");
+pub(super) const SHRINK: Setting = Setting::new("weight_decay", 0.01, DECAY.about);
 
-/// Adam (arXiv 1412.6980), or AdamW (arXiv 1711.05101), which decays weights apart from the gradient.
-#[derive(Debug)]
-pub struct Adam {
-    pub beta1: f64,
-    pub beta2: f64,
-    pub epsilon: f64,
-    pub weight_decay: f64,
+pub(super) const ADAMW: Entry = Entry {
+    name: "adamw",
+    about: "AdamW (arXiv 1711.05101), which decays weights apart from the gradient",
+    settings: &[BETA1, BETA2, EPSILON, SHRINK],
+    make: |settings| make(settings, true),
+};
+
+pub(super) const ADAM: Entry = Entry {
+    name: "adam",
+    about: "Adam (arXiv 1412.6980)",
+    settings: &[BETA1, BETA2, EPSILON, DECAY],
+    make: |settings| make(settings, false),
+};
+
+fn make(settings: &Settings, decoupled: bool) -> Result<Box<dyn Optimizer>, Error> {
+    Ok(Box::new(Each::new(Adam::of(settings, decoupled)?, settings.get("weight_decay"))))
+}
+
+/// The numbers of Adam.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Adam {
+    beta1: f64,
+    beta2: f64,
+    epsilon: f64,
     decoupled: bool,
-    step: usize,
-    /// Mean and mean square of each parameter's gradients.
-    moments: BTreeMap<String, [Tensor; 2]>,
 }
 
 impl Adam {
-    /// AdamW with torch's defaults.
-    pub fn decoupled() -> Self {
-        Self { weight_decay: 0.01, decoupled: true, ..Self::joined() }
+    pub(super) fn of(settings: &Settings, decoupled: bool) -> Result<Self, Error> {
+        Ok(Self {
+            beta1: settings.within("beta1", 0.0..1.0)?,
+            beta2: settings.within("beta2", 0.0..1.0)?,
+            epsilon: settings.within("epsilon", 0.0..)?,
+            decoupled,
+        })
     }
 
-    /// Adam with torch's defaults.
-    pub fn joined() -> Self {
-        Self {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-            decoupled: false,
-            step: 0,
-            moments: BTreeMap::new(),
-        }
+    /// What an op of its steps is told.
+    pub(super) fn attributes(&self, step: &Step) -> windlass_ops::Attributes {
+        step.attributes()
+            .float("beta1", self.beta1)
+            .float("beta2", self.beta2)
+            .float("epsilon", self.epsilon)
+            .bool("decoupled", self.decoupled)
+            .int("step", step.number)
     }
 }
 
-impl Optimizer for Adam {
+impl Rule for Adam {
     fn name(&self) -> &'static str {
         if self.decoupled { "adamw" } else { "adam" }
     }
 
-    fn step(
-        &mut self,
-        cx: &Context,
-        parameters: &mut Parameters,
-        gradients: &Gradients,
-        learning_rate: f64,
-    ) -> Result<(), Error> {
-        self.step += 1;
-        let attributes = Attributes::new()
-            .float("learning_rate", learning_rate)
-            .float("beta1", self.beta1)
-            .float("beta2", self.beta2)
-            .float("epsilon", self.epsilon)
-            .float("weight_decay", self.weight_decay)
-            .bool("decoupled", self.decoupled)
-            .int("step", self.step);
-        for parameter in parameters.iter_mut() {
-            let Some(gradient) = parameter.gradient(gradients) else { continue };
-            if !self.moments.contains_key(&parameter.name) {
-                let begin = || zeros(DType::F32, parameter.tensor.shape().to_vec());
-                self.moments.insert(parameter.name.clone(), [begin()?, begin()?]);
-            }
-            let Some(moments) = self.moments.get_mut(&parameter.name) else { continue };
-            parameter.change(moments, |all| Ok(cx.call_into(&library::ADAM_STEP, &[gradient], &attributes, all)?))?;
-        }
-        Ok(())
+    fn begin(&self, parameter: &Parameter) -> Result<State, Error> {
+        zeros_like(parameter, &["mean", "square"])
     }
 
-    fn state(&self) -> BTreeMap<String, Tensor> {
-        let moments = self.moments.iter().flat_map(|(name, [mean, square])| {
-            [(format!("{name}.mean"), mean.clone()), (format!("{name}.square"), square.clone())]
-        });
-        let step = Tensor::from_slice(&[self.step as i64], []).ok().map(|step| ("step".to_string(), step));
-        moments.chain(step).collect()
-    }
-
-    fn restore(&mut self, mut state: BTreeMap<String, Tensor>) -> Result<(), Error> {
-        let missing = |name: &str| Error::Parameter { name: name.into(), message: "is not in the state".into() };
-        let step = state.remove("step").ok_or_else(|| missing("step"))?;
-        self.step = TypedTensor::<i64>::new(step)?.get(&[])?.max(0) as usize;
-        self.moments.clear();
-        while let Some((name, mean)) = state.pop_first() {
-            let Some(name) = name.strip_suffix(".mean") else { return Err(missing(&name)) };
-            let square = state.remove(&format!("{name}.square")).ok_or_else(|| missing(name))?;
-            self.moments.insert(name.into(), [mean, square]);
-        }
-        Ok(())
+    fn change(&self, cx: &Context, step: &Step, gradient: &Tensor, all: &mut [Tensor]) -> Result<(), Error> {
+        Ok(cx.call_into(&ADAM_STEP, &[gradient], &self.attributes(step), all)?)
     }
 }

@@ -36,7 +36,7 @@ mod select;
 mod sequences;
 mod softmax;
 mod sort;
-mod steps;
+pub mod steps;
 mod window;
 
 pub use attention::{ATTENTION, Attention, attention};
@@ -74,7 +74,6 @@ pub use select::{ARGMAX, argmax};
 pub use sequences::{Heads, SEQUENCE_ATTENTION, SEQUENCE_ATTENTION_BACKWARD, sequence_attention, sequences};
 pub use softmax::{LOG_SOFTMAX, SOFTMAX, log_softmax, softmax};
 pub use sort::{ARGSORT, SORT, TOPK, topk};
-pub use steps::{ADAM_STEP, Adam};
 pub use window::Window;
 
 /// Adding an op costs its definition and a line here.
@@ -144,7 +143,15 @@ pub static OPS: &[&Op] = &[
     &SORT,
     &ARGSORT,
     &TOPK,
-    &ADAM_STEP,
+    &steps::ADAM_STEP,
+    &steps::ADAM8_STEP,
+    &steps::SGD_STEP,
+    &steps::MOMENTUM_STEP,
+    &steps::RMSPROP_STEP,
+    &steps::CENTERED_STEP,
+    &steps::ADAGRAD_STEP,
+    &steps::ADADELTA_STEP,
+    &steps::LION_STEP,
     &FULL,
     &ARANGE,
     &LINSPACE,

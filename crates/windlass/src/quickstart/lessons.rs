@@ -1,6 +1,7 @@
 //! The second half of the tour: a small model learns a made-up language, is quantized, learns more while it is quantized, and
 //! what it learned is merged into it.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -10,7 +11,7 @@ use windlass_catalog::{Convention, Part, Piece, Role};
 use windlass_generate::Sampling;
 use windlass_models::{Decoder, Trainable};
 use windlass_nn::Parameters;
-use windlass_nn::optim::Adam;
+use windlass_nn::optim::optimizer;
 use windlass_ops::Context;
 use windlass_runtime::scheduler::set_threads;
 use windlass_tensor::{DType, Tensor, TypedTensor};
@@ -109,12 +110,14 @@ impl Lessons<'_> {
             batch_size: BATCH,
             accumulate: 1,
             max_grad_norm: Some(1.0),
+            max_grad_value: None,
             seed: 1,
             shuffle: true,
             checkpoint: false,
             skip_nan: false,
         };
-        let mut trainer = Trainer::new(trainable, parameters, Box::new(Adam::decoupled()), data.units(), how)?;
+        let adam = optimizer("adamw", &BTreeMap::new()).map_err(windlass_train::Error::from)?;
+        let mut trainer = Trainer::new(trainable, parameters, adam, data.units(), how)?;
         let (mut first, mut last, mut tokens) = (f64::NAN, f64::NAN, 0);
         for step in 0..STEPS {
             let rate = 3e-3 * ((step + 1) as f64 / 20.0).min(1.0) * (1.0 - step as f64 / STEPS as f64);

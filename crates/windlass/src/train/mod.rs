@@ -8,21 +8,22 @@ mod evaluation;
 mod events;
 mod every;
 mod fingerprint;
+mod folder;
+mod methods;
 mod metrics;
+mod optimizers;
 mod options;
 mod run;
 
 use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
-use windlass_nn::optim::{Adam, Optimizer};
-use windlass_nn::schedule::{Kind, Schedule};
 use windlass_ops::Context;
 use windlass_tensor::Limits;
-use windlass_train::{LoraOptions, StepReport, Trainer, attach};
+use windlass_train::{StepReport, Trainer};
 
 use crate::convert::Watch;
-use crate::load::{self, Strategy, load_watched};
+use crate::load;
 use crate::{Code, Error, Model, Result};
 
 use checkpoints::Checkpoints;
@@ -31,7 +32,11 @@ use events::Events;
 use metrics::Metrics;
 use run::Run;
 
+use methods::Outcome;
+
 pub use every::Every;
+pub use methods::METHODS;
+pub use optimizers::Numbers;
 pub use options::Options;
 
 /// What training came to.
@@ -48,7 +53,7 @@ pub struct Report {
     /// The step with the best evaluation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best_step: Option<u64>,
-    /// Where the adapter is.
+    /// Where the adapter is, or the model that was trained itself.
     pub adapter: std::path::PathBuf,
     /// Numbers that were trained.
     pub trained: usize,
@@ -95,7 +100,7 @@ impl<'a> Observer<'a> {
     }
 }
 
-/// Trains, and writes the adapter.
+/// Trains, and writes the adapter or the model.
 pub fn train(cx: &Context, options: &Options, limits: &Limits, observer: &Observer) -> Result<Report> {
     let metrics_path = options.out.join("metrics.jsonl");
     let earlier = [(metrics_path.exists(), &metrics_path), (Checkpoints::any(&options.out), &options.out)];
@@ -108,16 +113,11 @@ pub fn train(cx: &Context, options: &Options, limits: &Limits, observer: &Observ
     let context = context(&model, options.context)?;
     let prepared = data::prepare(&model, options, context, limits)?;
     let evaluation = Evaluation::new(options, prepared.eval.is_some())?;
-    let (trainer, adapter) = trainer(cx, &model, options, context, prepared.data.units(), limits, observer)?;
+    let (trainer, outcome) = trainer(cx, &model, options, context, prepared.data.units(), limits, observer)?;
     let steps = steps(options, prepared.data.units());
-    let schedule = Schedule {
-        kind: Kind::named(&options.scheduler)?,
-        learning_rate: options.learning_rate,
-        warmup: options.warmup_steps,
-        steps,
-    };
+    let schedule = optimizers::schedule(options, steps)?;
     std::fs::create_dir_all(&options.out).map_err(|e| Error::io(&options.out, e))?;
-    let output = adapter::Output::plan(options.out.join("adapter"), &trainer.parameters, &adapter, &model, options)?;
+    let output = outcome.plan(&trainer.model, &trainer.parameters, &model, options, limits)?;
     let metrics = Metrics::open(metrics_path)?;
     let settings = fingerprint::settings(options, context, steps, &model, &prepared.data)?;
     let checkpoints = Checkpoints::new(&options.out, settings, options.keep);
@@ -148,7 +148,7 @@ pub fn train(cx: &Context, options: &Options, limits: &Limits, observer: &Observ
         best_step: run.evaluation.best().map(|(_, step)| step),
         final_loss: run.metrics.points().last().map_or(f64::NAN, |point| point.loss),
         eval_loss,
-        adapter: output.write(&trainer.parameters)?,
+        adapter: output.write(cx, &trainer.model, &trainer.parameters)?,
         trained: trainer.parameters.values(),
         resumed_from: run.resumed,
         checkpoint: run.checkpoints.last(),
@@ -191,53 +191,27 @@ fn trainer(
     units: usize,
     limits: &Limits,
     observer: &Observer,
-) -> Result<(Trainer, windlass_train::Adapter)> {
-    let method = options.method.as_str();
-    let (dora, rslora) = match method {
-        "lora" | "qlora" => (false, false),
-        "dora" | "qdora" => (true, false),
-        "rslora" => (false, true),
-        other => {
-            let message = format!("the method {other:?} is not built; there are lora, qlora, dora, qdora, rslora");
-            return Err(Error::usage(message));
-        }
-    };
-    let load_options = load::Options {
+) -> Result<(Trainer, Outcome)> {
+    let load = load::Options {
         context: Some(context),
-        strategy: Strategy::Mapped,
-        scheme: base_scheme(model, options),
         memory_limit: observer.memory_limit,
-        unrounded: true,
         threads: observer.threads,
+        ..load::Options::default()
     };
-    let loaded = load_watched(model, &load_options, &Watch { stop: observer.stop, progress: &|_, _| {} })?;
-    let lora = LoraOptions {
-        rank: options.rank,
-        alpha: options.alpha.unwrap_or(2.0 * options.rank as f64),
-        dropout: options.dropout,
-        targets: options.target_modules.clone(),
-        rslora,
-        dora,
-        seed: options.seed,
-    };
-    let start = options.init_adapter.as_ref().map(|path| adapter::read(path, limits)).transpose()?;
-    let (trainable, parameters, adapter) = attach(cx, loaded.decoder, loaded.convention, &lora, start.as_ref())?;
-    let mut adam = match options.optimizer.as_str() {
-        "adamw" => Adam::decoupled(),
-        "adam" => Adam::joined(),
-        other => return Err(Error::usage(format!("no optimizer is called {other:?}; there are adamw, adam"))),
-    };
-    (adam.beta1, adam.beta2) = (options.beta1, options.beta2);
-    (adam.epsilon, adam.weight_decay) = (options.epsilon, options.weight_decay);
-    let optimizer: Box<dyn Optimizer> = Box::new(adam);
+    let watch = Watch { stop: observer.stop, progress: &|_, _| {} };
+    let prepared = methods::prepare(cx, model, options, &load, &watch, limits)?;
+    let methods::Prepared { trainable, mut parameters, result } = prepared;
+    optimizers::regroup(options, &mut parameters)?;
+    let optimizer = optimizers::optimizer(options)?;
     let how = windlass_train::Options {
         batch_size: options.batch_size,
         accumulate: options.accumulate,
         max_grad_norm: (options.max_grad_norm > 0.0).then_some(options.max_grad_norm),
+        max_grad_value: (options.max_grad_value > 0.0).then_some(options.max_grad_value),
         seed: options.seed,
         shuffle: options.shuffle,
         checkpoint: options.gradient_checkpointing,
         skip_nan: options.skip_nan,
     };
-    Ok((Trainer::new(trainable, parameters, optimizer, units, how)?, adapter))
+    Ok((Trainer::new(trainable, parameters, optimizer, units, how)?, result))
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use super::Every;
 use super::data;
+use super::optimizers::Numbers;
 use crate::{Error, Result};
 
 /// What to train, on what, and how. Keys of the file and flags of the command have these names.
@@ -45,21 +46,37 @@ pub struct Options {
     pub shuffle: bool,
     pub seed: u64,
     pub learning_rate: f64,
+    /// A name of `windlass_nn::schedule::SHAPES`.
     pub scheduler: String,
+    /// What the schedule is told besides.
+    pub scheduler_settings: Numbers,
     pub warmup_steps: u64,
+    /// A name of `windlass_nn::optim::OPTIMIZERS`.
     pub optimizer: String,
-    pub beta1: f64,
-    pub beta2: f64,
-    pub epsilon: f64,
-    pub weight_decay: f64,
+    /// What the optimizer is told besides.
+    pub optimizer_settings: Numbers,
+    pub beta1: Option<f64>,
+    pub beta2: Option<f64>,
+    pub epsilon: Option<f64>,
+    pub weight_decay: Option<f64>,
+    /// `PATTERN:rate=0.1;weight_decay=0` for parameters whose names match.
+    pub parameter_groups: Vec<String>,
     /// No limit where it is 0.
     pub max_grad_norm: f64,
+    /// Largest value of a gradient; no limit where it is 0.
+    pub max_grad_value: f64,
     pub rank: usize,
     pub alpha: Option<f64>,
     pub dropout: f64,
     pub target_modules: Vec<String>,
     #[serde(serialize_with = "lossy")]
     pub init_adapter: Option<PathBuf>,
+    /// Names of weights that `full` trains, with `*` for any text; all where there are none.
+    pub train_only: Vec<String>,
+    /// New layers of `llama-pro`.
+    pub expand_blocks: usize,
+    /// What parameters, what is computed and what is kept for gradients are held in: `fp32`.
+    pub precision: String,
     /// A scheme that the base is quantized to while it is loaded.
     pub base_scheme: Option<String>,
     #[serde(skip_serializing)]
@@ -115,18 +132,25 @@ impl Default for Options {
             seed: 42,
             learning_rate: 2e-4,
             scheduler: "cosine".into(),
+            scheduler_settings: Numbers::default(),
             warmup_steps: 0,
             optimizer: "adamw".into(),
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
+            optimizer_settings: Numbers::default(),
+            beta1: None,
+            beta2: None,
+            epsilon: None,
+            weight_decay: None,
+            parameter_groups: Vec::new(),
             max_grad_norm: 1.0,
+            max_grad_value: 0.0,
             rank: 16,
             alpha: None,
             dropout: 0.0,
             target_modules: vec!["all-linear".into()],
             init_adapter: None,
+            train_only: Vec::new(),
+            expand_blocks: 4,
+            precision: "fp32".into(),
             base_scheme: None,
             gradient_checkpointing: false,
             eval_data: None,

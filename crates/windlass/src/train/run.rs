@@ -59,7 +59,7 @@ impl Run<'_> {
 
     /// Takes all steps that are left, or as many as it makes sense to take.
     pub fn steps(&mut self) -> Result<()> {
-        let steps = self.schedule.steps;
+        let steps = self.schedule.steps();
         let mut saved = Instant::now();
         while self.trainer.steps() < steps && !self.evaluation.is_over() {
             (self.observer.before)(self.trainer.steps() + 1);
@@ -67,6 +67,7 @@ impl Run<'_> {
             let Some(mut report) = self.trainer.step(self.cx, self.data, rate, self.observer.stop)? else {
                 return Err(self.interrupted());
             };
+            self.schedule.observe(report.loss);
             let step = report.step;
             let mut better = false;
             if let Some(eval) = self.eval.filter(|_| self.evaluation.is_due(step, steps)) {
