@@ -72,11 +72,10 @@ pub(super) fn prepare(
     if method != "full" && !options.train_only.is_empty() {
         return Err(Error::usage("--train-only goes with --method full"));
     }
-    let floats = model.source.tensors().iter().all(|entry| entry.element().dtype().is_some());
     if method == "full" && options.base_scheme.is_some() {
         return Err(Error::usage("--method full changes weights as floats: it takes no --base-scheme"));
     }
-    let scheme = options.base_scheme.clone().or((method.starts_with('q') && floats).then(|| "nf4".into()));
+    let scheme = super::base_scheme(model, options);
     let load = load::Options { scheme, strategy: Strategy::Mapped, unrounded: true, ..load.clone() };
     let loaded = load_watched(model, &load, watch)?;
     if matches!(method, "full" | "llama-pro") {
