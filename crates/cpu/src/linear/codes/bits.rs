@@ -165,38 +165,3 @@ impl<const B: usize> Spread<B> {
         codes
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::simd::Portable;
-
-    fn check<const B: usize>() {
-        let bytes = Bits::<B, 32>::BYTES;
-        let block: Vec<u8> = (0..bytes).map(|i| (i * 89 + 41) as u8).collect();
-        let mut first = [0; 16];
-        let mut last = [0; 16];
-        let count = bytes.min(16);
-        first[..count].copy_from_slice(&block[..count]);
-        last[16 - count..].copy_from_slice(&block[bytes - count..]);
-        for part in 0..bytes * 8 / B / 16 {
-            // SAFETY: every processor has the portable instructions.
-            let codes = unsafe { Spread::<B>::codes::<Portable>([first; 4], [last; 4], part) };
-            for (i, code) in codes[0].iter().enumerate() {
-                let bit = |b: usize| block[b / 8] >> (b % 8) & 1;
-                let at = (16 * part + i) * B;
-                let expected = (0..B).fold(0, |n, b| n | bit(at + b) << b);
-                assert_eq!(*code, expected, "{B} bits, part {part}, code {i}");
-            }
-        }
-    }
-
-    #[test]
-    fn codes_are_a_bit_string() {
-        check::<1>();
-        check::<2>();
-        check::<3>();
-        check::<5>();
-        check::<6>();
-    }
-}
