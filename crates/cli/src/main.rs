@@ -8,6 +8,7 @@ mod sampling;
 mod signals;
 mod size;
 mod steps;
+mod writing;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,12 +1,12 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use clap::builder::FalseyValueParser;
 use windlass::convert::{Conversion, Options, Plan, Quality, Report, Watch};
 use windlass::Result;
 
 use crate::context::Context;
 use crate::size;
+use crate::writing::Writing;
 
 /// Convert a model to any container, quantizing it on the way
 #[derive(clap::Args)]
@@ -15,71 +15,26 @@ pub struct Convert {
     source: PathBuf,
     /// The file or folder to write
     target: PathBuf,
-    /// Container of the target [default: by its name: .gguf, .safetensors, or a Hugging Face folder]
-    #[arg(long, env = "WINDLASS_TO", value_name = "CONTAINER")]
-    to: Option<String>,
-    /// Scheme or recipe, such as q4_k_m, q8_0, mlx4-g64, bf16 [default: keep what the source has]
-    #[arg(long, env = "WINDLASS_SCHEME", value_name = "S")]
-    scheme: Option<String>,
-    /// The same scheme for every matrix
-    #[arg(long, env = "WINDLASS_PURE", value_parser = FalseyValueParser::new(), requires = "scheme")]
-    pure: bool,
-    /// A recipe of your own: rules from name patterns to schemes (TOML)
-    #[arg(long, env = "WINDLASS_RECIPE", value_name = "FILE")]
-    recipe: Option<PathBuf>,
-    /// Importance matrix (GGUF)
-    #[arg(long, env = "WINDLASS_IMATRIX", value_name = "FILE")]
-    imatrix: Option<PathBuf>,
-    /// Split the target into parts of at most this size
-    #[arg(long, env = "WINDLASS_PART_SIZE", value_name = "SIZE", value_parser = size::parse)]
-    part_size: Option<u64>,
-    /// Take config.json and tokenizer from this folder
-    #[arg(long, env = "WINDLASS_CONFIG_FROM", value_name = "DIR")]
-    config_from: Option<PathBuf>,
-    /// Fail, with exit code 5, if a tensor's relative error is larger
-    #[arg(long, env = "WINDLASS_MAX_ERROR", value_name = "X")]
-    max_error: Option<f64>,
+    #[command(flatten)]
+    writing: Writing,
     /// Measure what was written on this text: its KL divergence from the source (32 windows of 512 tokens)
     #[arg(long, env = "WINDLASS_CALIBRATE", value_name = "FILE")]
     calibrate: Option<PathBuf>,
     /// Fail, with exit code 5, if the mean KL divergence from the source is larger (on the text of --calibrate)
     #[arg(long, env = "WINDLASS_MAX_KLD", value_name = "X")]
     max_kld: Option<f64>,
-    /// Go on where a killed run stopped
-    #[arg(long, env = "WINDLASS_RESUME", value_parser = FalseyValueParser::new())]
-    resume: bool,
-    /// Replace the target if it exists
-    #[arg(long, env = "WINDLASS_OVERWRITE", value_parser = FalseyValueParser::new())]
-    overwrite: bool,
-    /// Print the plan and write nothing
-    #[arg(long, env = "WINDLASS_DRY_RUN", value_parser = FalseyValueParser::new())]
-    dry_run: bool,
 }
 
 impl Convert {
     /// Plans the conversion.
     pub fn prepare(self, context: &Context) -> Result<Conversion> {
-        let options = Options {
-            to: self.to,
-            scheme: self.scheme,
-            pure: self.pure,
-            recipe: self.recipe,
-            imatrix: self.imatrix,
-            part_size: self.part_size,
-            config_from: self.config_from,
-            max_error: self.max_error,
-            quality: Quality { text: self.calibrate, max_divergence: self.max_kld, context: None },
-            resume: self.resume,
-            overwrite: self.overwrite,
-            memory_limit: context.memory_limit(),
-            threads: context.threads(),
-            limits: context.limits.clone(),
-        };
+        let quality = Quality { text: self.calibrate, max_divergence: self.max_kld, context: None };
+        let options = Options { quality, ..self.writing.options(context) };
         Conversion::plan(&self.source, &self.target, options)
     }
 
     pub fn run(self, context: &Context) -> Result<()> {
-        let dry_run = self.dry_run;
+        let dry_run = self.writing.dry_run;
         let conversion = self.prepare(context)?;
         let plan = conversion.describe();
         if dry_run {

@@ -1,13 +1,13 @@
 use std::path::PathBuf;
 
-use clap::builder::FalseyValueParser;
-use windlass::convert::{Options, Watch};
+use windlass::convert::Watch;
 use windlass::merge::{Adapted, How, METHODS, Merge as Merging, Method, Report, Weighted};
 use windlass::{Error, Result};
 
 use super::convert::describe;
 use crate::context::Context;
 use crate::size;
+use crate::writing::Writing;
 
 /// Merge adapters into a base, or models into one: any container and scheme, streamed
 ///
@@ -51,39 +51,8 @@ pub struct Merge {
     /// The file or folder to write
     #[arg(long, env = "WINDLASS_OUT", value_name = "PATH")]
     out: Option<PathBuf>,
-    /// Container of the result [default: by its name: .gguf, .safetensors, or a Hugging Face folder]
-    #[arg(long, env = "WINDLASS_TO", value_name = "CONTAINER")]
-    to: Option<String>,
-    /// Scheme or recipe, such as q4_k_m, q8_0, mlx4-g64, bf16 [default: keep what the base has]
-    #[arg(long, env = "WINDLASS_SCHEME", value_name = "S")]
-    scheme: Option<String>,
-    /// The same scheme for every matrix
-    #[arg(long, env = "WINDLASS_PURE", value_parser = FalseyValueParser::new(), requires = "scheme")]
-    pure: bool,
-    /// A recipe of your own: rules from name patterns to schemes (TOML)
-    #[arg(long, env = "WINDLASS_RECIPE", value_name = "FILE")]
-    recipe: Option<PathBuf>,
-    /// Importance matrix (GGUF)
-    #[arg(long, env = "WINDLASS_IMATRIX", value_name = "FILE")]
-    imatrix: Option<PathBuf>,
-    /// Split the result into parts of at most this size
-    #[arg(long, env = "WINDLASS_PART_SIZE", value_name = "SIZE", value_parser = size::parse)]
-    part_size: Option<u64>,
-    /// Take config.json and tokenizer from this folder
-    #[arg(long, env = "WINDLASS_CONFIG_FROM", value_name = "DIR")]
-    config_from: Option<PathBuf>,
-    /// Fail, with exit code 5, if a tensor's relative error is larger
-    #[arg(long, env = "WINDLASS_MAX_ERROR", value_name = "X")]
-    max_error: Option<f64>,
-    /// Go on where a killed run stopped
-    #[arg(long, env = "WINDLASS_RESUME", value_parser = FalseyValueParser::new())]
-    resume: bool,
-    /// Replace the result if it exists
-    #[arg(long, env = "WINDLASS_OVERWRITE", value_parser = FalseyValueParser::new())]
-    overwrite: bool,
-    /// Print the plan and write nothing
-    #[arg(long, env = "WINDLASS_DRY_RUN", value_parser = FalseyValueParser::new())]
-    dry_run: bool,
+    #[command(flatten)]
+    writing: Writing,
 }
 
 impl Merge {
@@ -94,22 +63,7 @@ impl Merge {
             Error::usage(format!("{what} is missing")).help("windlass merge BASE OUT --adapter A, or --base BASE --out OUT")
         };
         let out = self.out.or_else(|| paths.pop().map(PathBuf::from)).ok_or_else(|| missing("what to write"))?;
-        let options = Options {
-            to: self.to,
-            scheme: self.scheme,
-            pure: self.pure,
-            recipe: self.recipe,
-            imatrix: self.imatrix,
-            part_size: self.part_size,
-            config_from: self.config_from,
-            max_error: self.max_error,
-            resume: self.resume,
-            overwrite: self.overwrite,
-            memory_limit: context.memory_limit(),
-            threads: context.threads(),
-            limits: context.limits.clone(),
-            ..Options::default()
-        };
+        let options = self.writing.options(context);
         if let Some(method) = self.method {
             paths.extend(self.models);
             let how = How {
@@ -131,7 +85,7 @@ impl Merge {
     }
 
     pub fn run(self, context: &Context) -> Result<()> {
-        let dry_run = self.dry_run;
+        let dry_run = self.writing.dry_run;
         let merge = self.prepare(context)?;
         let plan = merge.describe();
         if dry_run {
