@@ -143,6 +143,13 @@ fn also_on_a_quantized_base_in_the_order_of_the_file() {
     killed_and_resumed(&more);
 }
 
+/// A rate that falls with losses depends on all that were seen.
+#[test]
+fn also_with_a_rate_that_heeds_losses() {
+    let settings = "patience=1,threshold=0.05,factor=0.7";
+    killed_and_resumed(&["--scheduler", "reduce_on_plateau", "--scheduler-settings", settings]);
+}
+
 #[test]
 fn signals_leave_a_checkpoint() {
     let bench = bench();

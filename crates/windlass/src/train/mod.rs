@@ -122,7 +122,6 @@ pub fn train(cx: &Context, options: &Options, limits: &Limits, observer: &Observ
     let settings = fingerprint::settings(options, context, steps, &model, &prepared.data)?;
     let checkpoints = Checkpoints::new(&options.out, settings, options.keep);
     let events = Events::begin(&options.out.join("tensorboard"))?;
-    let resumed = None;
     let mut run = Run {
         cx,
         options,
@@ -135,7 +134,7 @@ pub fn train(cx: &Context, options: &Options, limits: &Limits, observer: &Observ
         metrics,
         events,
         checkpoints,
-        resumed,
+        resumed: None,
     };
     run.begin(limits)?;
     run.steps()?;

@@ -43,7 +43,11 @@ impl Run<'_> {
             self.checkpoints.clear()?;
             0
         };
-        self.metrics.cut_to(step, |report| self.events.add(report))
+        // What a schedule knows follows from the losses that it saw.
+        self.metrics.cut_to(step, |report| {
+            self.schedule.observe(report.loss);
+            self.events.add(report)
+        })
     }
 
     fn restore(&mut self, limits: &Limits) -> Result<u64> {
